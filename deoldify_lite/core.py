@@ -10,9 +10,11 @@ import csv, json, os, random, shutil
 from contextlib import contextmanager
 from pathlib import Path
 
-# %% ../nbs/00_core.ipynb #1d720d71
+# %% ../nbs/00_core.ipynb #b8236ee7
 class UserError(Exception):
     "A mistake that the user can mend; its text is one sentence: what, which file, what to do."
+    def __init__(self, sentence): super().__init__(sentence); self.sentence = sentence
+    def __str__(self): return self.sentence # fastai's callbacks rewrite `args`; the sentence stays
 
 # %% ../nbs/00_core.ipynb #ca812d6d
 class Registry(dict):
