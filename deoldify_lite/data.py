@@ -6,7 +6,7 @@
 __all__ = ['CACHE_BYTES', 'THREADS', 'stored_side', 'decode', 'cache_photos', 'PhotoSet', 'PhotoLoader', 'SideBySide',
            'GreyToColour', 'FakeOrReal', 'photo_dls', 'critic_dls']
 
-# %% ../nbs/03_data.ipynb #e0cefe8e
+# %% ../nbs/03_data.ipynb #686387e2
 import os, shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,10 +17,10 @@ from fastcore.basics import chunked, store_attr
 from fasttransform import ItemTransform
 from tqdm.auto import tqdm
 from .color import denormalize, normalize, to_grey
-from .core import UserError, atomic, seed_all, seed_of
+from .core import UserError, atomic, rank, seed_all, seed_of, together, world
 from .photos import load_photo, square
 
-# %% ../nbs/03_data.ipynb #41ee3aa9
+# %% ../nbs/03_data.ipynb #207e10c9
 CACHE_BYTES = 8 * 2**30 # about 45,000 photos at 224 px; a disk is rarely short of that, and no larger file is made unasked
 THREADS = min(16, os.cpu_count() or 1)
 
@@ -43,16 +43,19 @@ def cache_photos(
     path:Path, # The `.npy` file to make
 )->Path|None: # `path`, or None when the photos are too many for a cache
     "Decode `files` once into one file of (N, side, side, 3) bytes, unless it is there already or would be too large."
-    if path.exists(): return path
+    if rank() == 0 and not path.exists(): _make_cache(files, side, path)
+    together()
+    return path if path.exists() else None
+
+def _make_cache(files, side, path):
     n_bytes = len(files) * side * side * 3
     path.parent.mkdir(parents=True, exist_ok=True)
-    if n_bytes > min(CACHE_BYTES, shutil.disk_usage(path.parent).free // 4): return None
+    if n_bytes > min(CACHE_BYTES, shutil.disk_usage(path.parent).free // 4): return
     with atomic(path) as part, ThreadPoolExecutor(THREADS) as pool:
         out = np.lib.format.open_memmap(part, 'w+', np.uint8, (len(files), side, side, 3))
         decoded = pool.map(lambda f: decode(f, side), files)
         for i,photo in enumerate(tqdm(decoded, f'decoding at {side} px', len(files), unit=' photos', leave=False)): out[i] = photo
         out.flush()
-    return path
 
 # %% ../nbs/03_data.ipynb #16d71bc9
 class PhotoSet:
@@ -88,7 +91,7 @@ class PhotoSet:
             o[:] = crop[:,::-1] if self.augment and rng.random() < .5 else crop
         return torch.from_numpy(out).permute(0, 3, 1, 2)
 
-# %% ../nbs/03_data.ipynb #ce818fef
+# %% ../nbs/03_data.ipynb #8cac035c
 class PhotoLoader(TfmdDL):
     "A fastai loader over one or more `PhotoSet`s of equal length, whose order and crops follow from (seed, epoch, batch)."
     def __init__(self,
@@ -97,7 +100,8 @@ class PhotoLoader(TfmdDL):
         seed:int=0, # Seed of order and crops
         **kwargs, # Passed to `TfmdDL`
     ):
-        self.seed,self.epoch,self.first,self.rank,self.world = seed,0,0,0,1
+        self.seed,self.epoch,self.first = seed,0,0
+        self.part = slice(rank(), None, world()) if kwargs.get('shuffle') else slice(None) # of each batch: this process's photos
         super().__init__(dataset, bs=bs, **kwargs | dict(num_workers=0))
 
     def start(self,
@@ -118,7 +122,7 @@ class PhotoLoader(TfmdDL):
         with ThreadPoolExecutor(1) as pool:
             made = None
             for i,chunk in enumerate(chunks + [None], self.first):
-                ready,made = made,chunk and pool.submit(self._read, chunk[self.rank::self.world], i)
+                ready,made = made,chunk and pool.submit(self._read, chunk[self.part], i)
                 if ready is None: continue
                 seed_all(self.seed, self.epoch, i - 1)
                 yield ready.result()
@@ -152,13 +156,12 @@ class FakeOrReal(ItemTransform):
         return TensorImage(torch.cat([fake, real])),torch.cat([torch.zeros(len(fake)), torch.ones(len(real))]).to(fake.device)
     def decodes(self, b): return TensorImage(denormalize(b[0]).clamp(0, 1)),b[1]
 
-# %% ../nbs/03_data.ipynb #5161a431
-def _loaders(train, valid, tfm, bs, share, seed, device):
-    n = int(len(train) * share)
-    if n < bs: raise UserError(f"{len(train)} photos for training are fewer than a batch of {bs}: add photos, or choose a recipe with smaller batches.")
+# %% ../nbs/03_data.ipynb #21917259
+def _loaders(train, valid, tfm, bs, n, seed, device):
+    if len(train) < bs: raise UserError(f"{len(train)} photos for training are fewer than a batch of {bs}: add photos, or choose a recipe with smaller batches.")
     if not len(valid): raise UserError("There is no photo for validation: add photos.")
     kwargs = dict(after_batch=[tfm], seed=seed, device=device)
-    return DataLoaders(PhotoLoader(train, bs, shuffle=True, drop_last=True, n=n, **kwargs),
+    return DataLoaders(PhotoLoader(train, bs, shuffle=True, drop_last=True, n=n or len(train), **kwargs),
                        PhotoLoader(valid, bs, **kwargs), device=device)
 
 def photo_dls(
@@ -166,7 +169,7 @@ def photo_dls(
     valid:list[Path], # Photos to measure on
     size:int, # Side in pixels
     bs:int=16, # Photos a batch
-    share:float=1., # Part of the photos that an epoch sees
+    n:int=0, # Photos that an epoch shows, drawn anew for each; 0 for all of them
     seed:int=0, # Seed of order and crops
     cache:Path|None=None, # Folder for decoded photos; None decodes them each time
     device='cpu', # Where batches go
@@ -175,17 +178,17 @@ def photo_dls(
     def _set(files, split):
         stored = cache and cache_photos(files, stored_side(size), Path(cache)/f'{split}_{size:03}.npy')
         return PhotoSet(files, size, split == 'train', stored)
-    return _loaders(_set(train, 'train'), _set(valid, 'valid'), GreyToColour(), bs, share, seed, device)
+    return _loaders(_set(train, 'train'), _set(valid, 'valid'), GreyToColour(), bs, n, seed, device)
 
 def critic_dls(
     train:list[tuple], # (generated, real) photos to learn from, all stored at the same side
     valid:list[tuple], # The same, to measure on
     size:int, # Side in pixels
     bs:int=16, # Pairs a batch: the critic sees twice as many photos
-    share:float=1., # Part of the photos that an epoch sees
+    n:int=0, # Photos that an epoch shows, drawn anew for each; 0 for all of them
     seed:int=0, # Seed of order and crops
     device='cpu', # Where batches go
 )->DataLoaders: # of (photos, labels): generated 0, real 1
     "Loaders of generated and real photos for the critic: every batch holds both, of the same scenes in the same crops."
     def _set(pairs, augment): return SideBySide(*[PhotoSet(list(files), size, augment) for files in zip(*pairs)])
-    return _loaders(_set(train, True), _set(valid, False), FakeOrReal(), bs, share, seed, device)
+    return _loaders(_set(train, True), _set(valid, False), FakeOrReal(), bs, n, seed, device)

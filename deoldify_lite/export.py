@@ -6,10 +6,11 @@
 __all__ = ['FORMAT', 'RELEASED', 'save_generator', 'read_header', 'load_generator', 'grey_photo', 'ShrinkTo', 'export_learner',
            'encoder_start']
 
-# %% ../nbs/11_export.ipynb #cbd98dcf
+# %% ../nbs/11_export.ipynb #4b07cc36
 import json
 from pathlib import Path
-import numpy as np, torch, deoldify_lite
+import deoldify_lite, numpy as np, torch
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -20,8 +21,7 @@ from fastai.vision.core import PILImage, TensorImage
 from fasttransform import Transform
 from .color import MEAN, STD, denormalize, fit_gamut, normalize
 from .core import UserError, atomic
-from .generator import Generator, folded, generators, imagenet_encoder
-from .learner import load_weights
+from .generator import Generator, folded, generators, imagenet_encoder, load_weights
 
 # %% ../nbs/11_export.ipynb #09b07040
 FORMAT = 1 # Version of the header; a reader refuses newer ones
@@ -61,7 +61,7 @@ def load_generator(
     load_weights(generator, state, path)
     return generator.eval(),header
 
-# %% ../nbs/11_export.ipynb #1d6e8685
+# %% ../nbs/11_export.ipynb #81e5ad5b
 def grey_photo(im): return PILImage(im.convert('L').convert('RGB'))
 
 class ShrinkTo(Transform):
@@ -74,7 +74,7 @@ class ShrinkTo(Transform):
 
 class _ForPredict(nn.Module):
     "The generator as `predict` needs it: an answer that the screen can show, as fastai's picture type."
-    def __init__(self, generator): super().__init__(); self.generator = generator
+    def __init__(self, generator, size): super().__init__(); self.generator,self.size = generator,size
     def forward(self, x): return TensorImage(normalize(fit_gamut(denormalize(self.generator(x)))))
 
 def _no_loss(pred, y): return pred.sum() * 0
@@ -89,7 +89,7 @@ def export_learner(
     grey = TransformBlock(type_tfms=[PILImage.create, grey_photo], batch_tfms=IntToFloatTensor)
     blank = [np.zeros((64, 64, 3), np.uint8)] * 2
     dls = DataBlock((grey, photo), item_tfms=ShrinkTo(size)).dataloaders(blank, bs=1, num_workers=0, device='cpu')
-    learn = Learner(dls, _ForPredict(folded(generator)).eval(), _no_loss)
+    learn = Learner(dls, _ForPredict(folded(generator), size).eval(), _no_loss)
     with atomic(path) as part: learn.export(part.absolute())
 
 # %% ../nbs/11_export.ipynb #b314c290

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['backbones', 'generators', 'imagenet_weights', 'encoder_stages', 'encoder', 'imagenet_encoder', 'conv_layer',
            'Upsample', 'SelfAttention', 'UnetBlock', 'DynamicUnet', 'stage_widths', 'Generator', 'as_plain',
-           'unet_generator', 'generator_groups', 'folded']
+           'unet_generator', 'generator_groups', 'load_state', 'load_weights', 'folded']
 
-# %% ../nbs/04_generator.ipynb #f615b375
+# %% ../nbs/04_generator.ipynb #a98564bb
 import copy, warnings
 from pathlib import Path
 import torch, torch.nn.functional as F, torchvision
@@ -17,7 +17,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from fastai.layers import SigmoidRange, icnr_init, init_linear
 from fastcore.basics import store_attr
 from .color import targets
-from .core import Registry
+from .core import Registry, UserError
 
 # %% ../nbs/04_generator.ipynb #a0e0f2a3
 backbones = Registry('backbone')
@@ -232,7 +232,29 @@ def generator_groups(
     inside = {id(p) for p in early + late}
     return [early, late, [p for p in generator.parameters() if id(p) not in inside]]
 
-# %% ../nbs/04_generator.ipynb #7b18095c
+# %% ../nbs/04_generator.ipynb #8fa2eaff
+def load_state(
+    path:Path, # A file of `torch.save`
+    device='cpu', # Where tensors go
+)->dict:
+    "Read a checkpoint of tensors and plain values. Raises `UserError` for a damaged file."
+    try: return torch.load(path, map_location=device, weights_only=True)
+    except Exception as e:
+        raise UserError(f"{path} is damaged or no checkpoint of ours ({type(e).__name__}): delete it and run again.") from None
+
+def load_weights(
+    model:nn.Module, # Network
+    state:dict, # Its weights
+    path:Path, # Where they are from, for the message
+):
+    "Load weights, all of them. Raises `UserError` when they belong to another architecture."
+    own = model.state_dict()
+    bad = [k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape]
+    if bad: raise UserError(f"{path} holds another architecture ({len(bad)} tensors differ, for example {sorted(bad)[0]}): "
+                            "use the recipe that it was trained with.")
+    model.load_state_dict(state)
+
+# %% ../nbs/04_generator.ipynb #3aafbba3
 def _plain(conv):
     "An ordinary convolution with the weights that a normalised one computes. (Removing the norm in a copy would break the original: both share a class.)"
     kind = nn.Conv1d if isinstance(conv, nn.Conv1d) else nn.Conv2d

@@ -10,7 +10,7 @@ __all__ = ['MAX_ROUNDS', 'MEASURES', 'recipes', 'IMAGENET', 'deoldify', 'cpu', '
 from dataclasses import asdict, dataclass, field, fields, replace
 from .core import Registry, UserError
 
-# %% ../nbs/10_recipe.ipynb #93c16f08
+# %% ../nbs/10_recipe.ipynb #98e85db3
 @dataclass(frozen=True)
 class Fit:
     "One call of `fit`: how large, how long, how fast."
@@ -23,7 +23,7 @@ class Fit:
     frozen:bool=False # Train only the last parameter group
     pct_start:float=.3 # Part of the fit that warms up (fastai's 0.25, DeOldify's 0.3)
     epochs:int=0 # Set by `resolve`
-    share:float=0. # Part of the photos that an epoch sees; set by `resolve`
+    photos:int=0 # Photos that an epoch shows, drawn anew for each; set by `resolve`
 
 @dataclass(frozen=True)
 class Gan:
@@ -42,7 +42,7 @@ class Gan:
     content:float=1.5 # Weight of stage 1's loss beside it (DeOldify's weights_gen)
     patience:int=8 # Checkpoints without a better pick before it stops
     epochs:int=0 # Set by `resolve`
-    share:float=0. # Set by `resolve`
+    photos:int=0 # Set by `resolve`
 
 @dataclass(frozen=True)
 class Recipe:
@@ -66,15 +66,17 @@ class Recipe:
     wd:float=1e-3 # Weight decay (DeOldify)
     checkpoint_seconds:float=45. # Between checkpoints: what a crash can cost
     seed:int=42 # Of weights, order and crops
+    encoder_source:str='' # Where the encoder's first weights are from: 'imagenet', 'released', 'random'; set when a run starts
+    features:str='' # Where the loss's features are from: 'imagenet', 'random', 'none'; set when a run starts
 
-# %% ../nbs/10_recipe.ipynb #38b3918b
+# %% ../nbs/10_recipe.ipynb #ac4082eb
 MAX_ROUNDS = 60 # Times that a fit shows the same photo at most: past that a small set is only learned by heart
 MEASURES = 4 # Epochs, and so measurements, in a fit at least
 
 def _plan(fit, n):
     seen = max(min(fit.seen, n * MAX_ROUNDS), fit.bs * MEASURES)
     epochs = max(-(-seen // n), MEASURES)
-    return replace(fit, epochs=epochs, share=round(seen / n / epochs, 6))
+    return replace(fit, epochs=epochs, photos=max(round(seen / epochs / fit.bs), 1) * fit.bs)
 
 def resolve(
     recipe:Recipe, # As registered

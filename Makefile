@@ -1,0 +1,57 @@
+# deoldify_lite: `make` lists what there is. Everything installs itself into .venv on first use.
+SHELL := /bin/bash
+PYTHON ?= python3
+RUN ?= mine
+VENV := .venv
+BIN := $(VENV)/bin
+CLI := $(BIN)/deoldify-lite
+NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb)) $(sort $(wildcard nbs/walkthrough/*.ipynb))
+
+# only what was given is passed on: a run remembers the rest
+OPTIONS = --run '$(RUN)' $(if $(DATA),--data '$(DATA)') $(if $(RECIPE),--recipe '$(RECIPE)') \
+          $(if $(SIZES),--sizes '$(SIZES)') $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(GPUS),--gpus $(GPUS))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo pretrain-gen save-gen pretrain-critic train-gan export colorize test notebooks check bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo; echo "  DATA= folder of photos or a fastai data set   RUN= run folder in models/   RECIPE= SIZES= EPOCHS= GPUS="
+
+setup: $(VENV)/.installed ## Install into .venv
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12 setup")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: setup ## The whole recipe on eight photos; ends with models/demo/report.png
+	$(CLI) export --data sample --recipe demo --run demo
+
+pretrain-gen save-gen pretrain-critic train-gan export: setup
+	$(CLI) $@ $(OPTIONS)
+pretrain-gen: ## Stage 1: the generator alone
+save-gen: ## Stage 2: its generations
+pretrain-critic: ## Stage 3: the critic alone
+train-gan: ## Stage 4: both together, and what they need first
+export: ## Stage 5: generator.safetensors, generator.pkl, report.png
+
+colorize: setup ## Colorize IN= (photos) into OUT= with RUN='s generator
+	$(CLI) colorize $(IN) -o '$(OUT)' --model 'models/$(RUN)/generator.safetensors'
+
+test: setup ## Run the tests
+	$(BIN)/pytest -q tests
+
+notebooks: setup ## Run every notebook
+	$(BIN)/nbdev-test --n-workers 1 --path-re '.*'
+
+check: setup ## What CI checks beside the tests: ruff, notebooks equal to modules, clean and running
+	$(BIN)/ruff check deoldify_lite tests
+	$(BIN)/python tests/check_notebooks.py
+
+bench: setup ## Photos a second and memory of each stage, against fastai's defaults
+	$(BIN)/python tests/bench.py
+
+clean: ## Delete decoded photos and half-written files of all runs, nothing else
+	rm -rf models/*/cache; find models -name '.*.part*' -delete

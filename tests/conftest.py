@@ -1,0 +1,41 @@
+"""What the tests share: a recipe that trains in seconds, and folders of real photos."""
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from deoldify_lite.photos import sample_photos
+from deoldify_lite.recipe import Fit, Gan, recipes
+
+torch.set_num_threads(2)
+warnings.filterwarnings('ignore', message='No ImageNet weights')
+
+UNET = dict(backbone='resnet18', norm='batch', width=.25)
+TINY = replace(recipes['demo'], name='tiny', generator_args=UNET, loss='pixel', checkpoint_seconds=0., valid_pct=.2, critic_target=0.,
+               pretrain=(Fit(32, 2, 16, 1e-3, 1e-3), Fit(48, 2, 16, 5e-4, 5e-4)), critic='patch', critic_args=dict(nf=8, n_layers=2),
+               critic_fits=(Fit(48, 2, 16, 1e-3, 1e-3),), gan=Gan(48, 2, 24, 3, lr=1e-3, spread=1., max_critic=2))
+recipes.setdefault('tiny', TINY)
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    "No test waits for a network: ImageNet's weights cannot be had."
+    monkeypatch.setattr('deoldify_lite.export.imagenet_encoder', lambda arch: None)
+    monkeypatch.setattr('deoldify_lite.loss.imagenet_weights', lambda arch: None)
+    monkeypatch.setattr('deoldify_lite.export.RELEASED', Path('none'))
+
+
+@pytest.fixture(scope='session')
+def photos(tmp_path_factory):
+    "A folder of 12 real photos, small, nested: crops of the sample photos."
+    folder = tmp_path_factory.mktemp('photos')
+    for i, f in enumerate(sorted(sample_photos().iterdir())[:6]):
+        im = Image.open(f).convert('RGB')
+        for j, box in enumerate(((0, 0, .6, .6), (.4, .4, 1, 1))):
+            crop = im.crop([round(v * s) for v, s in zip(box, im.size * 2)]).resize((120, 100))
+            (folder/f'{i}').mkdir(exist_ok=True)
+            crop.save(folder/f'{i}'/f'{j}.png')
+    return folder

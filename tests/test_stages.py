@@ -1,0 +1,259 @@
+"""The five stages on real photos, with a recipe that trains in seconds."""
+import copy
+import json
+import math
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import deoldify_lite.stages as stages
+from deoldify_lite.colorizer import Colorizer
+from deoldify_lite.core import Run, UserError, read_table
+from deoldify_lite.metrics import pick
+from deoldify_lite.recipe import from_json
+
+
+def start(folder, photos=None, recipe='tiny', **kwargs):
+    return stages.open_training(Run(f'{folder}/run'), photos and str(photos), recipe, device='cpu', **kwargs)
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory, photos):
+    "A run with all five stages done."
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr('deoldify_lite.export.imagenet_encoder', lambda arch: None)
+        folder = tmp_path_factory.mktemp('finished')
+        training = start(folder, photos)
+        stages.export(training)
+    return training
+
+
+def weights(training, name='gan.pth'): return torch.load(training.run/name, weights_only=True)
+def equal(a, b): return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_every_file_of_the_design_is_there(finished):
+    names = ['recipe.json', 'photos.csv', 'gen_032.pth', 'gen_048.pth', 'generated', 'generated.csv', 'critic.pth', 'gan/log.csv',
+             'gan.pth', 'history.csv', 'generator.pkl', 'generator.safetensors', 'report.png']
+    assert [n for n in names if not finished.run.has(n)] == []
+    assert not list(finished.run.path.rglob('*.part*')) and not finished.run.has('cache')
+    assert Image.open(finished.run/'report.png').size[0] > 500
+
+
+def test_weights_are_handed_on_and_change(finished):
+    small, large, gan = [weights(finished, n) for n in ('gen_032.pth', 'gen_048.pth', 'gan.pth')]
+    assert small.keys() == large.keys() == gan.keys() and not equal(small, large)
+    fresh = finished.generator().state_dict()
+    assert sum((large[k] - small[k]).abs().mean() for k in small if large[k].is_floating_point()) < sum(
+        (large[k] - fresh[k]).abs().mean() for k in small if large[k].is_floating_point())
+
+
+def test_history_has_every_epoch_of_every_stage(finished):
+    rows = read_table(finished.run/'history.csv')
+    recipe = finished.recipe
+    planned = {(s, str(e)) for s, f in zip(['gen_032', 'gen_048', 'critic', 'gan'], [*recipe.pretrain, *recipe.critic_fits, recipe.gan])
+               for e in range(f.epochs)}
+    assert {(r['step'], r['epoch']) for r in rows} == planned
+    for r in rows:
+        assert math.isfinite(float(r['loss'])) and float(r['photos_per_s']) > 0
+        assert ('psnr' in r and r['psnr']) if r['step'] != 'critic' else 0 <= float(r['accuracy']) <= 1
+
+
+def test_generations_are_of_the_listed_photos_and_keep_their_luma(finished):
+    rows = read_table(finished.run/'generated.csv')
+    train, valid = [{str(f) for f in finished.photos.files(s)} for s in ('train', 'valid')]
+    assert {r['real'] for r in rows if r['split'] == 'train'} == train and {r['real'] for r in rows if r['split'] == 'valid'} == valid
+    for r in rows[:3]:
+        made = Image.open(finished.run/r['generated'])
+        real = Image.fromarray(stages.decode(r['real'], made.width))
+        assert np.abs(np.asarray(made.convert('L'), int) - np.asarray(real.convert('L'), int)).max() <= 2
+
+
+def test_gan_log_and_pick(finished):
+    rows = read_table(finished.run/'gan'/'log.csv')
+    assert [int(r['checkpoint']) for r in rows] == list(range(len(rows))) and len(rows) >= 3
+    assert int(rows[-1]['n_critic']) > 0 and int(rows[-1]['n_generator']) > 0
+    assert int(rows[0]['steps']) == 0
+    best = stages.pick_checkpoint(finished.run)
+    assert best == pick(rows, float(rows[0]['psnr']))
+    assert equal(weights(finished), weights(finished, f"gan/{int(best['checkpoint']):03}.pth"))
+    assert equal(weights(finished, 'gan/000.pth'), weights(finished, 'gen_048.pth'))
+
+
+def test_nothing_finished_is_done_twice(finished, photos):
+    files = {p: p.stat().st_mtime_ns for p in finished.run.path.rglob('*') if p.is_file() and p.name != '.lock'}
+    stages.export(start(finished.run.path.parent, photos))
+    assert {p: p.stat().st_mtime_ns for p in files} == files
+
+
+def test_both_exports_answer_alike_in_a_fresh_process(finished, photos):
+    photo = next(photos.rglob('*.png'))
+    code = f'''import warnings; warnings.simplefilter('ignore')
+from fastai.learner import load_learner
+from fastai.vision.core import PILImage
+PILImage.create(load_learner({str(finished.run/'generator.pkl')!r}).predict({str(photo)!r})[0]).save({str(finished.run/'p.png')!r})'''
+    subprocess.run([sys.executable, '-c', code], check=True, cwd='/')
+    made = Image.open(finished.run/'p.png')
+    assert made.mode == 'RGB' and min(made.size) == 48
+    a, b = [np.asarray(Colorizer.load(finished.run/f'generator.{e}')(Image.open(photo)), int) for e in ('pkl', 'safetensors')]
+    assert np.abs(a - b).max() <= 1 and np.ptp(a, axis=-1).max() > 0
+    assert b'vgg' not in (finished.run/'generator.pkl').read_bytes().lower()
+
+
+def test_recipe_is_saved_resolved(finished):
+    recipe = from_json(json.loads((finished.run/'recipe.json').read_text()))
+    assert recipe == finished.recipe and recipe.encoder_source == 'random' and all(f.epochs for f in recipe.pretrain)
+
+
+class Killed(BaseException): pass
+
+
+STAGES = [('gen_032', 'pretrain_generator', 3), ('gen_048', 'pretrain_generator', 1), ('critic', 'pretrain_critic', 4), ('gan', 'train_gan', 5)]
+
+
+@pytest.mark.parametrize('step, name, batch', STAGES)
+def test_killed_in_any_stage_ends_with_the_same_weights(finished, photos, tmp_path, monkeypatch, step, name, batch):
+    training = start(tmp_path, photos)
+    for f in finished.run.path.iterdir():                            # stages before the one to interrupt are done
+        order = ['gen_032.pth', 'gen_048.pth', 'generated', 'generated.csv', 'critic.pth']
+        done = order[:order.index(f'{step}.pth')] if f'{step}.pth' in order else order
+        if f.name in done: (shutil.copytree if f.is_dir() else shutil.copy)(f, training.run/f.name)
+    save, count = stages.Resume.save, []
+
+    def save_then_die(self):
+        save(self)
+        count.append(self.path.name)
+        if count.count(f'{step}.part.pth') == batch: raise Killed
+
+    with monkeypatch.context() as m:
+        m.setattr(stages.Resume, 'save', save_then_die)
+        with pytest.raises(Killed): getattr(stages, name)(training)
+    assert training.run.has(f'{step}.part.pth') and not training.run.has(f'{step}.pth')
+    getattr(stages, name)(start(tmp_path, photos, recipe=None))
+    assert equal(weights(training, f'{step}.pth'), weights(finished, f'{step}.pth'))
+    if step == 'gan': assert read_table(training.run/'gan'/'log.csv') == read_table(finished.run/'gan'/'log.csv')
+
+
+def test_generations_resume(finished, photos, tmp_path):
+    training = start(tmp_path, photos)
+    for n in ('gen_032.pth', 'gen_048.pth'): shutil.copy(finished.run/n, training.run/n)
+    rows = stages.save_generations(training)
+    (training.run/'generated.csv').unlink()
+    (training.run/rows[0]['generated']).unlink()
+    kept = training.run/rows[1]['generated']
+    stamp = kept.stat().st_mtime_ns
+    assert stages.save_generations(training) == rows and kept.stat().st_mtime_ns == stamp
+    assert Image.open(training.run/rows[0]['generated']).size == Image.open(kept).size
+
+
+def test_full_disk_keeps_the_checkpoint(photos, tmp_path, monkeypatch):
+    training, save, calls = start(tmp_path, photos), torch.save, []
+
+    def full(obj, f):
+        calls.append(f)
+        if len(calls) == 3: open(f, 'wb').write(b'half'); raise OSError(28, 'No space left on device')
+        save(obj, f)
+
+    with monkeypatch.context() as m:
+        m.setattr('torch.save', full)
+        with pytest.raises(OSError): stages.pretrain_generator(training)
+    assert stages.load_state(training.run/'gen_032.part.pth')['batch'] == 2
+    assert not list(training.run.path.glob('.*.part*'))
+
+
+def test_cycles_go_on_from_the_picked_generator(photos, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from deoldify_lite.recipe import recipes
+    monkeypatch.setitem(recipes, 'twice', replace(recipes['tiny'], name='twice', cycles=2))
+    training = start(tmp_path, photos, 'twice')
+    stages.train_gan(training)
+    assert training.run.has('gan.pth') and training.run.has('cycle2/gan.pth') and training.run.has('cycle2/critic.pth')
+    assert equal(weights(training, 'gan.pth'), weights(training, 'cycle2/gan/000.pth'))
+
+
+# Bad input: one sentence each
+
+def says(words, f, *args, **kwargs):
+    with pytest.raises(UserError) as e: f(*args, **kwargs)
+    assert words in str(e.value) and '\n' not in str(e.value), str(e.value)
+
+
+def test_another_recipe_or_data_set_is_named(finished, photos, tmp_path):
+    parent = finished.run.path.parent
+    says('recipe (name: tiny -> demo', start, parent, photos, 'demo')
+    says('pretrain: 2 fits -> 1 fits', start, parent, photos, 'tiny', sizes=[32])
+    says('was started on the photos of', start, parent, tmp_path)
+    assert start(parent, None, None).recipe == finished.recipe
+
+
+def test_changed_photos_are_named(photos, tmp_path):
+    folder = tmp_path/'photos'
+    shutil.copytree(photos, folder)
+    start(tmp_path, folder)
+    gone = next(folder.rglob('*.png'))
+    gone.unlink()
+    says(gone.name, start, tmp_path, folder)
+
+
+def test_photo_deleted_during_training(photos, tmp_path):
+    folder = tmp_path/'photos'
+    shutil.copytree(photos, folder)
+    training = start(tmp_path, folder)
+    gone = training.photos.files('train')[0]
+    gone.unlink()
+    says(gone.name, stages.pretrain_generator, training)
+
+
+def test_fewer_photos_than_a_batch(photos, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from deoldify_lite.recipe import Fit, recipes
+    monkeypatch.setitem(recipes, 'wide', replace(recipes['tiny'], name='wide', pretrain=(Fit(32, 64, 8, 1e-3, 1e-3),)))
+    says('fewer than a batch of 64', lambda: stages.pretrain_generator(start(tmp_path, photos, 'wide')))
+
+
+def test_checkpoint_of_another_architecture(finished, photos, tmp_path):
+    training = start(tmp_path, photos)
+    shutil.copy(finished.run/'critic.pth', training.run/'gen_032.pth')
+    says('holds another architecture', stages.pretrain_generator, training)
+    (training.run/'gen_032.pth').write_bytes((finished.run/'gen_032.pth').read_bytes()[:999])
+    says('is damaged', stages.pretrain_generator, training)
+
+
+def test_bad_loss_stops_before_the_weights(photos, tmp_path, monkeypatch):
+    training = start(tmp_path, photos)
+    calls = []
+
+    class Bad(torch.nn.Module):
+        def forward(self, pred, y):
+            calls.append(1)
+            return (pred - y).square().mean() * (math.nan if len(calls) > 2 else 1)
+
+    training.content = Bad()
+    says('last good checkpoint is', stages.pretrain_generator, training)
+    assert all(v.isfinite().all() for v in stages.load_state(training.run/'gen_032.part.pth')['model'].values())
+
+
+def test_collapse_warns(photos, tmp_path, monkeypatch):
+    training = start(tmp_path, photos)
+    real = stages.measure
+
+    def grey(net, dl):
+        result, shown = real(net, dl)
+        return result | dict(colour_ratio=.05), shown
+
+    monkeypatch.setattr(stages, 'measure', grey)
+    with pytest.warns(UserWarning, match='collapsed'): stages.train_gan(training)
+
+
+def test_run_folder_that_cannot_be_written(tmp_path):
+    (tmp_path/'run').write_text('a file')
+    def open_it():
+        with Run(f'{tmp_path}/run').open(): pass
+    says('Cannot write to the run folder', open_it)
