@@ -12,7 +12,7 @@ from typing import Annotated, Optional
 import typer
 from .core import Run, UserError, world
 
-# %% ../nbs/16_cli.ipynb #2d27d61c
+# %% ../nbs/16_cli.ipynb #e830d4f6
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Train a photo colorizer in five stages, and use it. Start with: deoldify-lite export --data sample --recipe demo --run demo")
 
@@ -50,9 +50,8 @@ def _stage(name, run, data, recipe, sizes, epochs, device, gpus):
     if world() > 1: device = _join(device)
     from deoldify_lite import stages
     with Run(run).open() as folder:
-        training = stages.open_training(folder, data, recipe, sizes, epochs, device)
-        made = getattr(stages, name)(training)
-    return folder,made
+        try: return folder,getattr(stages, name)(stages.open_training(folder, data, recipe, sizes, epochs, device))
+        except KeyboardInterrupt: raise UserError("Stopped. Run the same command again: it goes on where it was.") from None
 
 # %% ../nbs/16_cli.ipynb #0100977f
 @app.command('pretrain-gen')
@@ -112,7 +111,7 @@ def colorize(
         else: print(dst)
     if failed: raise UserError(f'{failed} of {len(photos)} photos failed.')
 
-# %% ../nbs/16_cli.ipynb #c8944ad4
+# %% ../nbs/16_cli.ipynb #56d2cd0b
 def _sentence(e):
     "What to tell the user of an operating system's error; None when it is not theirs to mend."
     where = f' ({e.filename})' if e.filename else ''
@@ -125,11 +124,10 @@ def main():
     warnings.formatwarning = lambda message, *args, **kwargs: f'Note: {message}\n'
     warnings.filterwarnings('ignore', category=FutureWarning)
     warnings.filterwarnings('ignore', category=DeprecationWarning)
-    try: app(standalone_mode=True)
+    try: app()
     except UserError as e: sys.exit(f'Error: {e}')
     except OSError as e:
         if _sentence(e) is None: raise
         sys.exit(f'Error: {_sentence(e)}')
-    except KeyboardInterrupt: sys.exit('Stopped. Run the same command again: it goes on where it was.')
 
 if __name__ == '__main__' and '__file__' in globals(): main() # what the processes of `_launch` run

@@ -115,7 +115,7 @@ class SelfAttention(nn.Module):
         seen = F.scaled_dot_product_attention(k, q, v, scale=1.) # SAGAN's softmax runs over the queries and has no scale
         return self.gamma * seen.squeeze(1).transpose(1, 2).reshape(x.shape) + x
 
-# %% ../nbs/04_generator.ipynb #341e3241
+# %% ../nbs/04_generator.ipynb #c06304a0
 def _fit(x, like): return x if x.shape[-2:] == like.shape[-2:] else F.interpolate(x, like.shape[-2:], mode='nearest')
 
 class UnetBlock(nn.Module):
@@ -153,10 +153,9 @@ class DynamicUnet(nn.Module):
         decoder:str='deep', # 'deep': two convolutions a block; 'wide': one, of constant width
         width:float=1., # Factor on the decoder's width: DeOldify's artistic 1.5 (deep), its stable and video 2 (wide)
         norm:str='spectral', # See `conv_layer`
-        bottle:bool=False, # Halve the channels inside the last block, which works at full size and is the dearest
     ):
         super().__init__()
-        store_attr('n_out,decoder,width,norm,bottle')
+        store_attr('n_out,decoder,width,norm')
         sizes = stage_widths(encoder)
         ni = sizes.pop()
         self.encoder,self.bn = encoder,nn.BatchNorm2d(ni)
@@ -167,8 +166,8 @@ class DynamicUnet(nn.Module):
             self.blocks.append(UnetBlock(ni, skip, n_up, nf, 1 + (decoder == 'deep'), norm, attention=i == len(sizes) - 3))
             ni = nf
         self.up = Upsample(ni, ni, norm='batch', bn=False)
-        ni,nh = ni + 3,(ni + 3) // (1 + bottle)
-        self.cross = nn.Sequential(conv_layer(ni, nh, norm=norm, bn=False), conv_layer(nh, ni, norm=norm, bn=False))
+        ni += 3                                                  # the input itself is joined once more
+        self.cross = nn.Sequential(*[conv_layer(ni, ni, norm=norm, bn=False) for _ in range(2)])
         self.head = conv_layer(ni, n_out, 1, act=False, norm=norm, bn=False)
         self.range = SigmoidRange(*y_range)
 
@@ -192,7 +191,7 @@ def stage_widths(
     stages.train(mode)
     return widths
 
-# %% ../nbs/04_generator.ipynb #dee9d2a1
+# %% ../nbs/04_generator.ipynb #4e13efe5
 class Generator(nn.Module):
     "A network and the target that it predicts: normalised grey in, normalised RGB on the input's own luma out."
     def __init__(self,
@@ -216,7 +215,7 @@ def unet_generator(
     backbone:str='resnet34', # Name in `backbones`
     target:str='rgb', # Name in `targets`
     state:dict|None=None, # Weights of the encoder's stages
-    **kwargs, # Passed to `DynamicUnet`: decoder, width, norm, bottle
+    **kwargs, # Passed to `DynamicUnet`: decoder, width, norm
 )->Generator:
     "DeOldify's generator: a dynamic U-Net on a ResNet."
     t = targets[target]()

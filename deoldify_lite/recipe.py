@@ -139,7 +139,7 @@ def differences(
     short = lambda o: f'{len(o)} fits' if listy(o) and o and isinstance(o[0], dict) else f'{o}'
     return [] if old == new else [f'{at}: {short(old)} -> {short(new)}']
 
-# %% ../nbs/10_recipe.ipynb #227e294c
+# %% ../nbs/10_recipe.ipynb #c8106b19
 recipes = Registry('recipe')
 def _register(recipe): return recipes(recipe.name)(recipe)
 IMAGENET = 1_281_167 # photos in ImageNet's training set: DeOldify's 'one epoch'
@@ -157,20 +157,18 @@ deoldify = _register(Recipe('deoldify',
     gan=Gan(192, 9, 38_000, 30)))                                     # 3 % of ImageNet, a checkpoint each 0.1 %
 
 cpu = _register(replace(deoldify, name='deoldify-cpu',
-    generator_args=dict(norm='batch', bottle=True),                   # a third cheaper a step on a CPU, see `make bench`
     pretrain=(
-        Fit(64, 16, 16_000, 1e-3, 1e-3),                              # small batches: more steps from few photos
-        Fit(96, 16, 3_000, 3e-4, 5e-4),
-        Fit(128, 8, 1_200, 2e-4, 3e-4),
-        Fit(192, 8, 320, 1e-4, 1e-4),
-        Fit(224, 8, 160, 5e-5, 5e-5)),
-    critic_args=dict(backbone='resnet18'),
-    critic_fits=(Fit(64, 16, 3_000, 1e-3, 5e-4, spread=100.),),
-    gan=Gan(64, 16, 3_200, 10, lr=1e-4, spread=1., adversarial=.02, content=1.),
-    critic_photos=1_500, valid_photos=128))
+        Fit(64, 16, 14_000, 1e-3, 1e-3),                              # small batches: more steps from few photos
+        Fit(128, 8, 1_600, 2e-4, 4e-4),                               # a photo costs four times as much as at 64 px
+        Fit(192, 8, 240, 1e-4, 1e-4),                                 # enough to settle at the new size
+        Fit(224, 8, 120, 5e-5, 5e-5)),                                # the same
+    critic_args=dict(backbone='resnet18'),                            # tells them apart as well from so few photos
+    critic_fits=(Fit(96, 16, 2_400, 1e-3, 5e-4, spread=100.),),
+    gan=Gan(96, 16, 2_400, 10, lr=1e-4, spread=1., adversarial=.02, content=1.), # pixel loss is a tenth of DeOldify's: so is the critic's weight
+    critic_photos=1_200, valid_photos=128))
 
 demo = _register(replace(cpu, name='demo',
-    generator_args=dict(backbone='resnet18', norm='batch', bottle=True),
+    generator_args=dict(backbone='resnet18'),
     pretrain=(Fit(64, 4, 240, 1e-3, 1e-3), Fit(96, 4, 80, 5e-4, 5e-4)),
     critic_fits=(Fit(64, 4, 160, 1e-3, 3e-4, spread=10.),),
     gan=Gan(64, 4, 160, 5, lr=1e-4, spread=1., adversarial=.02, content=1.),

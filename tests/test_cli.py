@@ -1,0 +1,148 @@
+"""The command line, as a user meets it: one sentence for a mistake, no traceback, a code that is not 0."""
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+MAIN = '''
+import warnings
+from dataclasses import replace
+from pathlib import Path
+import deoldify_lite.export, deoldify_lite.loss
+from deoldify_lite.recipe import Fit, Gan, recipes
+deoldify_lite.export.imagenet_encoder = lambda arch: None
+deoldify_lite.loss.imagenet_weights = lambda arch: None
+deoldify_lite.export.RELEASED = Path('none')
+import sys; sys.path.insert(0, {tests!r})
+import conftest
+from deoldify_lite.cli import main
+main()
+'''
+
+
+def run(*args, cwd, **env):
+    "Run the command line on the tests' tiny recipe."
+    code = MAIN.format(tests=os.path.dirname(__file__))
+    return subprocess.run([sys.executable, '-c', code, *map(str, args)], cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=300)
+
+
+def fails(words, *args, cwd, **env):
+    out = run(*args, cwd=cwd, **env)
+    message = out.stderr.strip().splitlines()[-1] if out.stderr.strip() else ''
+    assert out.returncode and 'Traceback' not in out.stderr, out.stderr
+    assert words in message and message.startswith('Error: '), out.stderr
+
+
+def test_help_is_fast_and_needs_no_torch():
+    code = "import sys, time; t = time.time(); from deoldify_lite.cli import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    began = time.perf_counter()
+    out = subprocess.run([sys.executable, '-c', code, '--help'], capture_output=True, text=True)
+    assert time.perf_counter() - began < 1 and out.returncode == 0
+    assert out.stdout.strip().endswith('False') and 'pretrain-gen' in out.stdout
+
+
+@pytest.mark.parametrize('command', 'pretrain-gen save-gen pretrain-critic train-gan export pick colorize'.split())
+def test_every_command_explains_itself_with_an_example(command, tmp_path):
+    out = run(command, '--help', cwd=tmp_path, COLUMNS='200')
+    assert out.returncode == 0 and f'deoldify-lite {command}' in out.stdout
+
+
+def test_mistakes_get_one_sentence(photos, tmp_path):
+    (tmp_path/'empty').mkdir()
+    grey = tmp_path/'grey'
+    grey.mkdir()
+    for i in range(3): Image.fromarray(np.random.default_rng(i).integers(0, 255, (80, 80), dtype=np.uint8)).save(grey/f'{i}.png')
+    ask = ['pretrain-gen', '--run', 'x', '--recipe', 'tiny', '--data']
+    fails('There is no image file', *ask, tmp_path/'empty', cwd=tmp_path)
+    fails('3 grey or sepia', *ask, grey, cwd=tmp_path)
+    fails('There is no folder', *ask, tmp_path/'nowhere', cwd=tmp_path)
+    fails('nor a fastai data set', *ask, 'imagenete', cwd=tmp_path)
+    fails("Unknown recipe 'tinny'", *ask, photos, '--recipe', 'tinny', cwd=tmp_path)
+    fails('SIZES must grow', *ask, photos, '--sizes', '64 32', cwd=tmp_path)
+    fails('SIZES are numbers', *ask, photos, '--sizes', 'large', cwd=tmp_path)
+    fails('EPOCHS must be 1', *ask, photos, '--epochs', '0', cwd=tmp_path)
+    (tmp_path/'models'/'file').parent.mkdir(exist_ok=True)
+    (tmp_path/'models'/'file').write_text('in the way')
+    fails('Cannot write to the run folder', 'pretrain-gen', '--run', 'file', '--recipe', 'tiny', '--data', photos, cwd=tmp_path)
+    fails('has no gan/log.csv', 'pick', '--run', 'nothing', cwd=tmp_path)
+    photo = next(photos.rglob('*.png'))
+    fails('There is no file none.safetensors', 'colorize', photo, '-o', 'out', '--model', 'none.safetensors', cwd=tmp_path)
+    fails('is no generator of deoldify_lite', 'colorize', photo, '-o', 'out', '--model', photo, cwd=tmp_path)
+    assert not (tmp_path/'out').exists()
+
+
+def test_kill_and_run_again(photos, tmp_path):
+    "kill -9 in the middle, then the same command: it goes on, and ends with the weights of a run never interrupted."
+    ask = ['pretrain-gen', '--recipe', 'tiny', '--data', photos]
+    assert run(*ask, '--run', 'whole', cwd=tmp_path).returncode == 0
+    code = MAIN.format(tests=os.path.dirname(__file__))
+    child = subprocess.Popen([sys.executable, '-c', code, *map(str, ask), '--run', 'cut'], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    part = tmp_path/'models'/'cut'/'gen_032.part.pth'
+    deadline = time.time() + 120
+    while not part.exists() and time.time() < deadline: time.sleep(.01)
+    child.kill()
+    child.wait()
+    assert part.exists() and not (tmp_path/'models'/'cut'/'gen_048.pth').exists()
+    again = run('pretrain-gen', '--run', 'cut', cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    import torch
+    a, b = [torch.load(tmp_path/'models'/r/'gen_048.pth', weights_only=True) for r in ('whole', 'cut')]
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_interrupt_says_how_to_go_on(photos, tmp_path):
+    import signal
+    code = MAIN.format(tests=os.path.dirname(__file__))
+    ask = ['pretrain-gen', '--recipe', 'tiny', '--run', 'x', '--data', str(photos)]
+    child = subprocess.Popen([sys.executable, '-c', code, *ask], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 120
+    while not (tmp_path/'models'/'x'/'gen_032.part.pth').exists() and time.time() < deadline: time.sleep(.01)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode and 'Run the same command again' in err and 'Traceback' not in err, err
+
+
+def test_two_processes_learn_what_one_does(photos, tmp_path):
+    "Stages 1, 3 and 4 with two gloo processes: losses as with one at the same batch, within rounding, and one set of weights."
+    keep = """import torch, deoldify_lite.stages as stages
+from deoldify_lite.core import rank
+save = stages._save
+def keep(t, net, name, step):
+    torch.save(net.state_dict(), t.run/f'{name}.rank{rank()}')
+    save(t, net, name, step)
+stages._save = keep
+main()"""
+    (tmp_path/'launch.py').write_text(MAIN.format(tests=os.path.dirname(__file__)).replace('\nmain()', '\n' + keep))
+    ask = ['train-gan', '--recipe', 'tiny', '--data', str(photos)]
+    assert run(*ask, '--run', 'one', cwd=tmp_path).returncode == 0
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', 'launch.py', *ask, '--run', 'two']
+    out = subprocess.run(command, cwd=tmp_path, env=os.environ | dict(OMP_NUM_THREADS='1'), capture_output=True, text=True, timeout=400)
+    assert out.returncode == 0, out.stderr[-3000:]
+    from deoldify_lite.core import read_table
+    one, two = [read_table(tmp_path/'models'/r/'history.csv') for r in ('one', 'two')]
+    assert [(r['step'], r['epoch']) for r in one] == [(r['step'], r['epoch']) for r in two]
+    for a, b in zip(one, two): assert float(a['loss']) == pytest.approx(float(b['loss']), rel=2e-2), (a, b)
+    first = next(r for r in two if r['step'] == 'gen_032')
+    assert float(one[0]['loss']) == pytest.approx(float(first['loss']), rel=1e-4)
+    import torch
+    for name in ('gen_032.pth', 'gen_048.pth', 'critic.pth', 'gan.pth'):
+        a, b = [torch.load(tmp_path/'models'/'two'/f'{name}.rank{r}', weights_only=True) for r in (0, 1)]
+        assert all(torch.equal(a[k], b[k]) for k in a), name
+
+
+def test_colorize_reads_either_export(photos, tmp_path):
+    assert run('export', '--recipe', 'tiny', '--data', photos, '--run', 'x', cwd=tmp_path).returncode == 0
+    shutil.copy(next(photos.rglob('*.png')), tmp_path/'in.png')
+    for kind in ('safetensors', 'pkl'):
+        out = run('colorize', 'in.png', '-o', f'{kind}.png', '--model', f'models/x/generator.{kind}', cwd=tmp_path)
+        assert out.returncode == 0, out.stderr
+    a, b, source = [np.asarray(Image.open(tmp_path/n).convert('RGB'), int) for n in ('safetensors.png', 'pkl.png', 'in.png')]
+    assert a.shape == source.shape and np.abs(a - b).max() <= 1
+    before = (tmp_path/'in.png').read_bytes()
+    fails('1 of 1 photos failed', 'colorize', 'in.png', '-o', 'in.png', '--model', 'models/x/generator.safetensors', cwd=tmp_path)
+    assert (tmp_path/'in.png').read_bytes() == before
