@@ -111,7 +111,7 @@ def colorize(
         else: print(dst)
     if failed: raise UserError(f'{failed} of {len(photos)} photos failed.')
 
-# %% ../nbs/16_cli.ipynb #56d2cd0b
+# %% ../nbs/16_cli.ipynb #eff59680
 def _sentence(e):
     "What to tell the user of an operating system's error; None when it is not theirs to mend."
     where = f' ({e.filename})' if e.filename else ''
@@ -121,6 +121,7 @@ def _sentence(e):
 
 def main():
     "Entry point of `deoldify-lite`."
+    if not sys.stderr.isatty(): os.environ.setdefault('TQDM_MININTERVAL', '60') # seconds: a log file is no place for a moving bar
     warnings.formatwarning = lambda message, *args, **kwargs: f'Note: {message}\n'
     warnings.filterwarnings('ignore', category=FutureWarning)
     warnings.filterwarnings('ignore', category=DeprecationWarning)

@@ -119,7 +119,7 @@ def together():
         import torch.distributed as dist
         dist.barrier()
 
-# %% ../nbs/00_core.ipynb #30c04669
+# %% ../nbs/00_core.ipynb #509bdecc
 class Run:
     "A run folder: where its files are, one process at a time."
     def __init__(self,
@@ -147,7 +147,8 @@ class Run:
             lock = FileLock(self/'.lock', timeout=0)
             lock.acquire()
         except Timeout: raise UserError(f"Another process is training in {self.path}: wait for it, or choose another RUN.") from None
-        except OSError as e: raise UserError(f"Cannot write to the run folder {self.path} ({e.strerror}): choose another RUN or mend its permissions.") from None
+        except OSError as e:
+            raise UserError(f"Cannot write to the run folder {self.path} ({e.strerror}): choose another RUN or mend its permissions.") from None
         try: yield self
         finally: lock.release()
 

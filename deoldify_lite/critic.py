@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['critics', 'critic_loss', 'critic_accuracy', 'ResnetCritic', 'SpectralCritic', 'PatchCritic', 'critic_groups']
 
-# %% ../nbs/05_critic.ipynb #c4d46b02
-import torch, torch.nn.functional as F
+# %% ../nbs/05_critic.ipynb #15b542c3
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 from .core import Registry

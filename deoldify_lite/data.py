@@ -156,9 +156,10 @@ class FakeOrReal(ItemTransform):
         return TensorImage(torch.cat([fake, real])),torch.cat([torch.zeros(len(fake)), torch.ones(len(real))]).to(fake.device)
     def decodes(self, b): return TensorImage(denormalize(b[0]).clamp(0, 1)),b[1]
 
-# %% ../nbs/03_data.ipynb #21917259
+# %% ../nbs/03_data.ipynb #169a6b9a
 def _loaders(train, valid, tfm, bs, n, seed, device):
-    if len(train) < bs: raise UserError(f"{len(train)} photos for training are fewer than a batch of {bs}: add photos, or choose a recipe with smaller batches.")
+    if len(train) < bs:
+        raise UserError(f"{len(train)} photos for training are fewer than a batch of {bs}: add photos, or choose a recipe with smaller batches.")
     if not len(valid): raise UserError("There is no photo for validation: add photos.")
     kwargs = dict(after_batch=[tfm], seed=seed, device=device)
     return DataLoaders(PhotoLoader(train, bs, shuffle=True, drop_last=True, n=n or len(train), **kwargs),

@@ -6,10 +6,10 @@
 __all__ = ['FORMAT', 'RELEASED', 'save_generator', 'read_header', 'load_generator', 'grey_photo', 'ShrinkTo', 'export_learner',
            'encoder_start']
 
-# %% ../nbs/11_export.ipynb #4b07cc36
+# %% ../nbs/11_export.ipynb #a6300634
 import json
 from pathlib import Path
-import deoldify_lite, numpy as np, torch
+import deoldify_lite, numpy as np
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file

@@ -253,9 +253,9 @@ def load_weights(
                             "use the recipe that it was trained with.")
     model.load_state_dict(state)
 
-# %% ../nbs/04_generator.ipynb #3aafbba3
+# %% ../nbs/04_generator.ipynb #f0edb810
 def _plain(conv):
-    "An ordinary convolution with the weights that a normalised one computes. (Removing the norm in a copy would break the original: both share a class.)"
+    "An ordinary convolution with the weights that a normalised one computes; torch's own removal would break the copied original."
     kind = nn.Conv1d if isinstance(conv, nn.Conv1d) else nn.Conv2d
     new = kind(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=conv.bias is not None)
     new.load_state_dict({k: getattr(conv, k).detach().clone() for k in new.state_dict()})

@@ -6,15 +6,15 @@
 __all__ = ['native_bf16', 'Precision', 'adamw', 'spread_lrs', 'Parallel', 'generator_learner', 'critic_learner', 'Resume',
            'StopOnBadLoss', 'Log', 'Every', 'Progress', 'GanModel', 'GanLoss', 'Turns', 'gan_learner', 'gan_lrs']
 
-# %% ../nbs/08_learner.ipynb #5c8a12f2
-import math, sys, time
+# %% ../nbs/08_learner.ipynb #3acaf39b
+import math, time
 from functools import partial
 from pathlib import Path
-import numpy as np, torch, torch.distributed as dist, torch.nn.functional as F
+import numpy as np, torch, torch.distributed as dist
 from torch import nn
 from torch.distributed.nn.functional import all_reduce
-from fastai.callback.core import Callback, CancelEpochException, CancelFitException
-from fastai.callback.schedule import ParamScheduler           # gives Learner `fit_one_cycle`
+import fastai.callback.schedule                                # noqa: F401, gives Learner `fit_one_cycle`
+from fastai.callback.core import Callback, CancelEpochException
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastcore.basics import store_attr
@@ -217,7 +217,7 @@ class Log(Callback):
             **(self.tally.result() if self.tally else {}), lr=self.opt.hypers[-1]['lr'], seen=shown,
             seconds=round(m['seconds'], 1), photos_per_s=shown / max(m['seconds'], 1e-9)))
 
-# %% ../nbs/08_learner.ipynb #929b43d1
+# %% ../nbs/08_learner.ipynb #4984451a
 class Every(Callback):
     "Call `do(0)` before the first batch, and `do(k)` after each `n` of them, over all epochs."
     order,run_valid = 85,False # before `Resume` (90), whose checkpoint then knows that it was done
@@ -240,8 +240,7 @@ class Progress(Callback):
     def __init__(self, title:str): self.title = title # In front of the bar
     def before_train(self):
         dl = self.dls.train
-        self.bar = tqdm(total=len(dl), initial=dl.first, desc=f'{self.title} {self.epoch + 1}/{self.n_epoch}', leave=False,
-                        mininterval=.5 if sys.stderr.isatty() else 30)
+        self.bar = tqdm(total=len(dl), initial=dl.first, desc=f'{self.title} {self.epoch + 1}/{self.n_epoch}', leave=False)
     def after_batch(self):
         self.bar.set_postfix(loss=f'{self.loss.item():.3g}', refresh=False)
         self.bar.update()

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MIN_CHROMA', 'load_photo', 'square', 'chroma_beyond_tone', 'sample_photos', 'Photo', 'Manifest', 'scan', 'find_data']
 
-# %% ../nbs/02_photos.ipynb #7f8a3617
-import hashlib, io, os, shutil, warnings
+# %% ../nbs/02_photos.ipynb #a3dc4429
+import hashlib, io, math, os, shutil, warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 from .core import UserError, atomic, read_table, write_table
 
-# %% ../nbs/02_photos.ipynb #a64a0a4d
+# %% ../nbs/02_photos.ipynb #80839633
 def _to_rgb(im):
     "Any mode as 8-bit RGB; transparent parts become white."
     if im.mode.startswith(('I', 'F')):                           # 16 or 32 bits: I;16 from scanners, I from PNG, F from TIFF
@@ -26,11 +26,12 @@ def _to_rgb(im):
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
     return im.convert('RGB')
 
+warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning) # `_read` refuses what Pillow would only warn of
+
 def _read(source, side):
     "Open and decode a file, or a stream of its bytes; raises what Pillow raises."
-    with warnings.catch_warnings():
-        warnings.simplefilter('error', Image.DecompressionBombWarning)
-        im = Image.open(source)
+    with Image.open(source) as im:
+        if im.width * im.height > (Image.MAX_IMAGE_PIXELS or math.inf): raise Image.DecompressionBombError('too many pixels')
         if side: im.draft('RGB' if im.mode in ('RGB', 'YCbCr') else im.mode, (side, side))
         return _to_rgb(ImageOps.exif_transpose(im))
 
@@ -45,7 +46,7 @@ def load_photo(
 
 def _reason(e):
     "Why a file is no photo, in two words."
-    if isinstance(e, (Image.DecompressionBombWarning, Image.DecompressionBombError)): return 'too many pixels'
+    if isinstance(e, Image.DecompressionBombError): return 'too many pixels'
     if 'truncated' in str(e) or isinstance(e, (EOFError, SyntaxError)): return 'truncated'
     return 'unreadable'
 
@@ -96,7 +97,7 @@ def _sample_files():
     files |= {'grace_hopper.jpg': Path(matplotlib.get_data_path())/'sample_data'/'grace_hopper.jpg'}
     return {n: f for n,f in files.items() if f.exists()}
 
-# %% ../nbs/02_photos.ipynb #46efc2d9
+# %% ../nbs/02_photos.ipynb #70c076f0
 @dataclass(frozen=True)
 class Photo:
     "What is known of one file."
@@ -139,7 +140,8 @@ class Manifest:
     def check(self):
         "Raise `UserError`, naming files, when the folder is no longer what was scanned. Looks at names and sizes, not content."
         was,now = {p.file: p.bytes for p in self.photos},dict(_walk(self.root))
-        for word,files in (('gone', was.keys() - now), ('new', now.keys() - was.keys()), ('changed', {f for f in was.keys() & now if was[f] != now[f]})):
+        changed = {f for f in was.keys() & now if was[f] != now[f]}
+        for word,files in (('gone', was.keys() - now), ('new', now.keys() - was.keys()), ('changed', changed)):
             if files: raise UserError(f"The photos in {self.root} are not those that this run was started on: {len(files)} {word}, "
                                       f"for example {min(files)}. Put them back as they were, or choose another RUN.")
 

@@ -6,8 +6,8 @@
 __all__ = ['MAX_ROUNDS', 'MEASURES', 'recipes', 'IMAGENET', 'deoldify', 'cpu', 'demo', 'Fit', 'Gan', 'Recipe', 'resolve',
            'change', 'to_json', 'from_json', 'differences']
 
-# %% ../nbs/10_recipe.ipynb #bbb21753
-from dataclasses import asdict, dataclass, field, fields, replace
+# %% ../nbs/10_recipe.ipynb #12054e1b
+from dataclasses import asdict, dataclass, field, replace
 from .core import Registry, UserError
 
 # %% ../nbs/10_recipe.ipynb #98e85db3

@@ -6,7 +6,7 @@
 __all__ = ['Training', 'open_training', 'gen_names', 'pretrain_generator', 'save_generations', 'colorize_batch',
            'pretrain_critic', 'critic_start', 'measure', 'pick_checkpoint', 'train_gan', 'export', 'write_report']
 
-# %% ../nbs/12_stages.ipynb #752bfcab
+# %% ../nbs/12_stages.ipynb #24763f14
 import json, shutil, warnings
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -20,7 +20,7 @@ from .core import Run, UserError, atomic, rank, read_table, record, seed_all, to
 from .critic import critic_accuracy, critics
 from .data import critic_dls, decode, photo_dls, stored_side
 from .export import encoder_start, export_learner, save_generator
-from .generator import generators, load_state, load_weights
+from .generator import as_plain, generators, load_state, load_weights
 from .learner import (Every, Log, Progress, Resume, StopOnBadLoss, Turns, critic_learner, gan_learner, gan_lrs,
                                    generator_learner, native_bf16, spread_lrs)
 from .loss import make_loss
@@ -106,7 +106,7 @@ def open_training(
                             "leave the options out to go on with it, or choose another RUN.")
     return Training(run, saved, photos, device)
 
-# %% ../nbs/12_stages.ipynb #3c1e5521
+# %% ../nbs/12_stages.ipynb #59de57d3
 class _OnScale(Tally):
     "`Tally` for what learners hand it: normalised pictures."
     def add(self, pred, real): super().add(denormalize(pred.float()), denormalize(real.float()))
@@ -128,9 +128,10 @@ def _fit(t, learn, step, fit, lrs, measure, one_cycle=True, cbs=()):
     "Train `learn` for `fit`, resuming from and saving to the step's checkpoint."
     part = t.run/f'{step}.part.pth'
     n_bytes = sum(v.numel() * v.element_size() for v in learn.model.state_dict().values())
-    t.run.make_room(8 * n_bytes)                                  # weights and Adam's two moments, twice, and the result
+    t.run.make_room(7 * n_bytes)                                  # weights and Adam's two moments, old and new, and the result
     learn.remove_cbs([cb for cb in learn.cbs if cb.name in ('recorder', 'progress')])
-    learn.add_cbs([Resume(part, t.recipe.checkpoint_seconds), StopOnBadLoss(part), Log(partial(_note, t, step, fit=fit), measure), Progress(step), *cbs])
+    log = Log(partial(_note, t, step, fit=fit), measure)
+    learn.add_cbs([Resume(part, t.recipe.checkpoint_seconds), StopOnBadLoss(part), log, Progress(step), *cbs])
     if getattr(fit, 'frozen', False): learn.freeze()
     if one_cycle: learn.fit_one_cycle(fit.epochs, lrs, pct_start=fit.pct_start, wd=t.recipe.wd)
     else: learn.fit(fit.epochs, lrs, wd=t.recipe.wd)
@@ -147,7 +148,7 @@ def _drop(cache):
     if rank() == 0: shutil.rmtree(cache, ignore_errors=True)
     together()
 
-# %% ../nbs/12_stages.ipynb #de634629
+# %% ../nbs/12_stages.ipynb #4d7d559b
 def gen_names(
     recipe, # Resolved `Recipe`
 )->list[str]: # One a fit: 'gen_064_frozen', 'gen_064', 'gen_128', …
@@ -163,8 +164,8 @@ def pretrain_generator(
     before = None
     for step,fit in zip(gen_names(t.recipe), t.recipe.pretrain):
         if not t.run.has(f'{step}.pth'):
-            state = encoder_start(_backbone(t.recipe.generator_args))[0] if before is None and t.recipe.encoder_source != 'random' else None
-            cache = t.run/'cache'
+            first = before is None and t.recipe.encoder_source != 'random'
+            state,cache = encoder_start(_backbone(t.recipe.generator_args))[0] if first else None,t.run/'cache'
             dls = photo_dls(t.photos.files('train'), t.valid(), fit.size, fit.bs, fit.photos, t.recipe.seed, cache, t.device)
             learn = generator_learner(dls, t.generator(before, state), t.content)
             _fit(t, learn, step, fit, spread_lrs(fit.lr, fit.spread, 3), _OnScale)
@@ -212,7 +213,7 @@ def colorize_batch(
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=native_bf16(device)): out = net(normalize(to_grey(rgb)))
     return (fit_gamut(denormalize(out.float())) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
-# %% ../nbs/12_stages.ipynb #d8271679
+# %% ../nbs/12_stages.ipynb #7b66364d
 def pretrain_critic(
     t:Training, # What to train, where
     cycle:int=1, # Which round of stages 2 to 4
@@ -224,7 +225,7 @@ def pretrain_critic(
     pairs = {s: [(t.run/r['generated'], Path(r['real'])) for r in rows if r['split'] == s] for s in ('train', 'valid')}
     before,fits = None if cycle == 1 else _at(cycle - 1, 'critic.pth'),t.recipe.critic_fits
     for i,fit in enumerate(fits):
-        step,last = _at(cycle, 'critic' if i == len(fits) - 1 else f'critic_{i}'),i == len(fits) - 1
+        step = _at(cycle, 'critic' if i == len(fits) - 1 else f'critic_{i}')
         if not t.run.has(f'{step}.pth'):
             state = critic_start(t) if before is None else None
             dls = critic_dls(pairs['train'], pairs['valid'], fit.size, fit.bs, fit.photos, t.recipe.seed, t.device)
@@ -243,19 +244,20 @@ def critic_start(t):
     if t.recipe.critic != 'resnet' or t.recipe.encoder_source == 'random': return None
     return encoder_start(_backbone(t.recipe.critic_args))[0]
 
-# %% ../nbs/12_stages.ipynb #0890ce70
+# %% ../nbs/12_stages.ipynb #4c72cb02
 def measure(
     net, # Generator
     dl, # Loader of validation photos
-)->tuple[dict, dict]: # `Tally.result` with the spread of ab, and a few pictures: input, generated, real
+)->tuple[dict, dict]: # `Tally.result` and a few pictures: input, generated, real
     "Colorize validation photos and compare; leaves the network's mode as it was."
-    mode,tally,shown,spread = net.training,Tally(),None,[]
+    mode,tally,shown = net.training,_OnScale(),None
     net.eval()
     with torch.no_grad():
         for x,y in dl:
-            pred = denormalize(net(x).float())
-            tally.add(pred, denormalize(y.float()))
-            if shown is None: shown = {k: v[:8].as_subclass(torch.Tensor) for k,v in dict(input=denormalize(x), generated=pred, real=denormalize(y)).items()}
+            x,y = as_plain(x),as_plain(y)
+            pred = net(x)
+            tally.add(pred, y)
+            if shown is None: shown = dict(input=denormalize(x[:8]), generated=denormalize(pred[:8]), real=denormalize(y[:8]))
     net.train(mode)
     return tally.result(),shown
 

@@ -81,7 +81,8 @@ def test_kill_and_run_again(photos, tmp_path):
     ask = ['pretrain-gen', '--recipe', 'tiny', '--data', photos]
     assert run(*ask, '--run', 'whole', cwd=tmp_path).returncode == 0
     code = MAIN.format(tests=os.path.dirname(__file__))
-    child = subprocess.Popen([sys.executable, '-c', code, *map(str, ask), '--run', 'cut'], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    command = [sys.executable, '-c', code, *map(str, ask), '--run', 'cut']
+    child = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     part = tmp_path/'models'/'cut'/'gen_032.part.pth'
     deadline = time.time() + 120
     while not part.exists() and time.time() < deadline: time.sleep(.01)

@@ -1,5 +1,4 @@
 """The U-Net against DeOldify's own answers (needs ../shared/parity), and its shapes."""
-import json
 import re
 import sys
 from pathlib import Path
