@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CACHE_BYTES', 'THREADS', 'stored_side', 'decode', 'cache_photos', 'PhotoSet', 'PhotoLoader', 'SideBySide',
-           'GreyToColour', 'FakeOrReal', 'photo_dls', 'critic_dls']
+           'GreyToColour', 'FakeOrReal', 'photo_loader', 'photo_dls', 'critic_dls']
 
 # %% ../nbs/03_data.ipynb #686387e2
 import os, shutil
@@ -57,7 +57,7 @@ def _make_cache(files, side, path):
         for i,photo in enumerate(tqdm(decoded, f'decoding at {side} px', len(files), unit=' photos', leave=False)): out[i] = photo
         out.flush()
 
-# %% ../nbs/03_data.ipynb #16d71bc9
+# %% ../nbs/03_data.ipynb #5a8f3f5c
 class PhotoSet:
     "Photos as bytes at one size, with crop and flip when `augment` is set."
     def __init__(self,
@@ -81,17 +81,20 @@ class PhotoSet:
     def batch(self,
         idxs:list[int], # Which photos
         seed:int=0, # Where the crops are drawn from, with `augment`
+        part:slice=slice(None), # Which of `idxs` to read; their crops are those that they have in the whole batch
     )->torch.Tensor: # (B, 3, size, size) uint8
         "Photos `idxs`, cropped."
-        rng,out = np.random.default_rng(seed),np.empty((len(idxs), self.size, self.size, 3), np.uint8)
-        for o,photo in zip(out, self._squares(idxs)):
-            room = photo.shape[0] - self.size
-            top,left = rng.integers(0, room + 1, 2) if self.augment else (room // 2, room // 2)
+        draws = np.random.default_rng(seed).random((len(idxs), 3)) if self.augment else np.full((len(idxs), 3), .5)
+        idxs,draws = idxs[part],draws[part]
+        out = np.empty((len(idxs), self.size, self.size, 3), np.uint8)
+        for o,photo,(y,x,flip) in zip(out, self._squares(idxs), draws):
+            room = photo.shape[0] - self.size + (1 if self.augment else 0)
+            top,left = int(y * room),int(x * room)
             crop = photo[top:top+self.size, left:left+self.size]
-            o[:] = crop[:,::-1] if self.augment and rng.random() < .5 else crop
+            o[:] = crop[:,::-1] if flip < .5 else crop
         return torch.from_numpy(out).permute(0, 3, 1, 2)
 
-# %% ../nbs/03_data.ipynb #8cac035c
+# %% ../nbs/03_data.ipynb #97a6f27e
 class PhotoLoader(TfmdDL):
     "A fastai loader over one or more `PhotoSet`s of equal length, whose order and crops follow from (seed, epoch, batch)."
     def __init__(self,
@@ -122,7 +125,7 @@ class PhotoLoader(TfmdDL):
         with ThreadPoolExecutor(1) as pool:
             made = None
             for i,chunk in enumerate(chunks + [None], self.first):
-                ready,made = made,chunk and pool.submit(self._read, chunk[self.part], i)
+                ready,made = made,chunk and pool.submit(self._read, chunk, i)
                 if ready is None: continue
                 seed_all(self.seed, self.epoch, i - 1)
                 yield ready.result()
@@ -130,7 +133,7 @@ class PhotoLoader(TfmdDL):
     def _read(self, chunk, i):
         place = seed_of(self.seed, self.epoch, i)
         sets = self.dataset.sets if isinstance(self.dataset, SideBySide) else [self.dataset]
-        batches = [TensorImage(s.batch(chunk, place)) for s in sets]
+        batches = [TensorImage(s.batch(chunk, place, self.part)) for s in sets]
         return tuple(batches) if len(batches) > 1 else batches[0]
 
 class SideBySide:
@@ -156,7 +159,16 @@ class FakeOrReal(ItemTransform):
         return TensorImage(torch.cat([fake, real])),torch.cat([torch.zeros(len(fake)), torch.ones(len(real))]).to(fake.device)
     def decodes(self, b): return TensorImage(denormalize(b[0]).clamp(0, 1)),b[1]
 
-# %% ../nbs/03_data.ipynb #169a6b9a
+# %% ../nbs/03_data.ipynb #f824a3b9
+def photo_loader(
+    files:list[Path], # Photos
+    size:int, # Side in pixels
+    bs:int=16, # Photos a batch
+    device='cpu', # Where batches go
+)->PhotoLoader: # of (grey, colour), ImageNet-normalised, in order and uncropped by chance
+    "A loader to measure with: the centre of every photo, once."
+    return PhotoLoader(PhotoSet(files, size), bs, after_batch=[GreyToColour()], device=device)
+
 def _loaders(train, valid, tfm, bs, n, seed, device):
     if len(train) < bs:
         raise UserError(f"{len(train)} photos for training are fewer than a batch of {bs}: add photos, or choose a recipe with smaller batches.")

@@ -1,4 +1,6 @@
 """The command line, as a user meets it: one sentence for a mistake, no traceback, a code that is not 0."""
+import contextlib
+import io
 import os
 import shutil
 import subprocess
@@ -8,6 +10,8 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+
+from deoldify_lite.cli import main
 
 MAIN = '''
 import warnings
@@ -25,17 +29,29 @@ main()
 '''
 
 
+class Answer:
+    "What a command did: exit code and streams."
+    def __init__(self, code, out, err): self.returncode, self.stdout, self.stderr = code, out, err
+
+
 def run(*args, cwd, **env):
-    "Run the command line on the tests' tiny recipe."
-    code = MAIN.format(tests=os.path.dirname(__file__))
-    return subprocess.run([sys.executable, '-c', code, *map(str, args)], cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=300)
+    "Run the command line in this process, which spares the imports; `sys.exit` with a sentence prints it and means 1, as in Python."
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as m, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        m.chdir(cwd)
+        m.setattr(sys, 'argv', ['deoldify-lite', *map(str, args)])
+        for k, v in env.items(): m.setenv(k, v)
+        try: main(); code = 0
+        except SystemExit as e:
+            code = e.code if isinstance(e.code, int) else 1
+            if isinstance(e.code, str): err.write(e.code)
+    return Answer(code, out.getvalue(), err.getvalue())
 
 
 def fails(words, *args, cwd, **env):
     out = run(*args, cwd=cwd, **env)
     message = out.stderr.strip().splitlines()[-1] if out.stderr.strip() else ''
-    assert out.returncode and 'Traceback' not in out.stderr, out.stderr
-    assert words in message and message.startswith('Error: '), out.stderr
+    assert out.returncode == 1 and words in message and message.startswith('Error: '), out.stderr
 
 
 def test_help_is_fast_and_needs_no_torch():
@@ -46,7 +62,7 @@ def test_help_is_fast_and_needs_no_torch():
     assert out.stdout.strip().endswith('False') and 'pretrain-gen' in out.stdout
 
 
-@pytest.mark.parametrize('command', 'pretrain-gen save-gen pretrain-critic train-gan export pick colorize'.split())
+@pytest.mark.parametrize('command', 'pretrain-gen save-gen pretrain-critic train-gan export card pick colorize'.split())
 def test_every_command_explains_itself_with_an_example(command, tmp_path):
     out = run(command, '--help', cwd=tmp_path, COLUMNS='200')
     assert out.returncode == 0 and f'deoldify-lite {command}' in out.stdout
@@ -119,19 +135,20 @@ def keep(t, net, name, step):
 stages._save = keep
 main()"""
     (tmp_path/'launch.py').write_text(MAIN.format(tests=os.path.dirname(__file__)).replace('\nmain()', '\n' + keep))
-    ask = ['train-gan', '--recipe', 'tiny', '--data', str(photos)]
+    ask = ['train-gan', '--recipe', 'pair', '--data', str(photos)]
     assert run(*ask, '--run', 'one', cwd=tmp_path).returncode == 0
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', 'launch.py', *ask, '--run', 'two']
-    out = subprocess.run(command, cwd=tmp_path, env=os.environ | dict(OMP_NUM_THREADS='1'), capture_output=True, text=True, timeout=400)
-    assert out.returncode == 0, out.stderr[-3000:]
+    launched = subprocess.Popen
+
+    def launch(command, **kwargs): return launched([sys.executable, 'launch.py', *command[3:]], cwd=tmp_path, **kwargs)
+    with pytest.MonkeyPatch.context() as m:                          # the real launcher, with the tests' recipe in each process
+        m.setattr('subprocess.Popen', launch)
+        assert run(*ask, '--run', 'two', '--gpus', '2', cwd=tmp_path).returncode == 0
     from deoldify_lite.core import read_table
     one, two = [read_table(tmp_path/'models'/r/'history.csv') for r in ('one', 'two')]
     assert [(r['step'], r['epoch']) for r in one] == [(r['step'], r['epoch']) for r in two]
-    for a, b in zip(one, two): assert float(a['loss']) == pytest.approx(float(b['loss']), rel=2e-2), (a, b)
-    first = next(r for r in two if r['step'] == 'gen_032')
-    assert float(one[0]['loss']) == pytest.approx(float(first['loss']), rel=1e-4)
+    for a, b in zip(one, two): assert float(a['loss']) == pytest.approx(float(b['loss']), rel=2e-3), (a, b)
     import torch
-    for name in ('gen_032.pth', 'gen_048.pth', 'critic.pth', 'gan.pth'):
+    for name in ('gen_064.pth', 'critic.pth', 'gan.pth'):
         a, b = [torch.load(tmp_path/'models'/'two'/f'{name}.rank{r}', weights_only=True) for r in (0, 1)]
         assert all(torch.equal(a[k], b[k]) for k in a), name
 
