@@ -23,7 +23,7 @@ from .color import MEAN, STD, denormalize, fit_gamut, normalize
 from .core import UserError, atomic
 from .generator import Generator, folded, generators, imagenet_encoder, load_weights
 
-# %% ../nbs/11_export.ipynb #09b07040
+# %% ../nbs/11_export.ipynb #c8bced28
 FORMAT = 1 # Version of the header; a reader refuses newer ones
 
 def save_generator(
@@ -37,7 +37,9 @@ def save_generator(
     "Write a generator as safetensors, whole or not at all."
     header = dict(format=FORMAT, generator=name, args=args, size=size, **notes)
     state = {k: v.detach().cpu().contiguous() for k,v in generator.state_dict().items()}
-    with atomic(path) as part: save_file(state, part, {'deoldify_lite': json.dumps(header)})
+    with atomic(path) as part:
+        save_file(state, part, {'deoldify_lite': json.dumps(header)})
+        part.chmod(0o644)                                        # safetensors makes it readable for its owner alone
 
 def read_header(
     path:str|Path, # File of `save_generator`

@@ -15,7 +15,7 @@ from .metrics import contact_sheet, report
 from .photos import find_data, scan
 from .stages import Training, colorize_batch, cycle_file, gen_names, measure, pick_checkpoint
 
-# %% ../nbs/12b_report.ipynb #e5aa7695
+# %% ../nbs/12b_report.ipynb #ff2e2d38
 def _curves(t):
     "The panels of `report.png`: title, rows, x, columns."
     history,log = read_table(t.run/'history.csv'),read_table(t.run/cycle_file(t.recipe.cycles, 'gan')/'log.csv')
@@ -36,11 +36,13 @@ def _columns(t, files, side):
 
 def write_report(
     t:Training, # A finished training
-    photos:int=8, # Rows of the contact sheet, from the validation photos
+    photos:int=8, # Rows of the contact sheet: validation photos, then, where they are too few, training photos
 ):
     "`report.png` in the run folder: input, after stage 1, after the GAN, real; and the curves."
-    side = max(stored_side(t.recipe.gan.size), 128)
-    report(t.run/'report.png', contact_sheet(_columns(t, t.valid()[:photos], side)), _curves(t))
+    side,valid = max(stored_side(t.recipe.gan.size), 128),t.valid()[:photos]
+    files = (valid + t.photos.files('train'))[:photos]
+    title = 'Validation photos' if len(valid) == len(files) else f'{len(valid)} validation, then {len(files) - len(valid)} training photos'
+    report(t.run/'report.png', contact_sheet(_columns(t, files, side), title=title), _curves(t))
 
 # %% ../nbs/12b_report.ipynb #ebe5fde8
 def _measured(t, files, size):
