@@ -47,7 +47,7 @@ notebooks: setup ## Run every notebook
 	$(BIN)/nbdev-test --n-workers 1 --path-re '.*'
 
 check: setup ## What CI checks beside the tests: ruff, notebooks equal to modules, clean and running
-	$(BIN)/ruff check --select E,F,W --ignore E401,E701,E702,E731,E741 --line-length 150 deoldify_lite tests
+	$(BIN)/ruff check --select E,F,W --ignore E401,E701,E702,E731,E741 --line-length 165 deoldify_lite tests
 	$(BIN)/python tests/check_notebooks.py
 
 bench: setup ## Photos a second and memory of each stage, against fastai's defaults

@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from deoldify_lite.color import targets
 from deoldify_lite.colorizer import Colorizer
-from deoldify_lite.data import cache_photos, photo_dls, stored_side
+from deoldify_lite.data import photo_dls
 from deoldify_lite.generator import DynamicUnet, Generator, as_plain, encoder, generators
 from deoldify_lite.learner import generator_learner, native_bf16
 from deoldify_lite.loss import LAYER_WEIGHTS, PerceptualLoss
