@@ -51,7 +51,7 @@ check: setup ## What CI checks beside the tests: ruff, notebooks equal to module
 	$(BIN)/python tests/check_notebooks.py
 
 bench: setup ## Photos a second and memory of each stage, against fastai's defaults
-	$(BIN)/python tests/bench.py
+	TQDM_DISABLE=1 $(BIN)/python tests/bench.py
 
 clean: ## Delete decoded photos and half-written files of all runs, nothing else
 	rm -rf models/*/cache; find models -name '.*.part*' -delete

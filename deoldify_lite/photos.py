@@ -163,7 +163,7 @@ class Manifest:
             if files: raise UserError(f"The photos in {self.root} are not those that this run was started on: {len(files)} {word}, "
                                       f"for example {min(files)}. Put them back as they were, or choose another RUN.")
 
-# %% ../nbs/02_photos.ipynb #a1fe6ff8
+# %% ../nbs/02_photos.ipynb #c1039644
 # Formats that Pillow opens but that hold no photo (film, drawings, weather and other data), or that start another program (EPS)
 NO_PHOTOS = {'BUFR', 'EPS', 'GRIB', 'HDF5', 'MPEG', 'WMF'}
 
@@ -236,7 +236,8 @@ def scan(
     found = list(_walk(root))
     if not found: raise UserError(f"There is no image file in {root}.")
     with ThreadPoolExecutor(workers or 2 * (os.cpu_count() or 1)) as pool:
-        looks = pool.map(lambda f: _look(root, *f, min_side, min_chroma), found)
+        look = lambda f: _look(root, *f, min_side, min_chroma)
+        looks = (p for i in range(0, len(found), 10_000) for p in pool.map(look, found[i:i + 10_000])) # ImageNet at once would fill the memory
         photos = list(tqdm(looks, 'looking at photos', len(found), unit=' photos', leave=False, disable=not progress))
     manifest = Manifest(root, _with_splits(_without_copies(photos), valid_pct, test_pct))
     if not any(p.split for p in manifest.photos):

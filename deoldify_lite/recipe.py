@@ -140,7 +140,7 @@ def differences(
     short = lambda o: f'{len(o)} fits' if listy(o) and o and isinstance(o[0], dict) else f'{o}'
     return [] if old == new else [f'{at}: {short(old)} -> {short(new)}']
 
-# %% ../nbs/10_recipe.ipynb #c8106b19
+# %% ../nbs/10_recipe.ipynb #bc31062f
 recipes = Registry('recipe')
 def _register(recipe): return recipes(recipe.name)(recipe)
 IMAGENET = 1_281_167 # photos in ImageNet's training set: DeOldify's 'one epoch'
@@ -158,18 +158,18 @@ deoldify = _register(Recipe('deoldify',
     gan=Gan(192, 9, 38_000, 30)))                                     # 3 % of ImageNet, a checkpoint each 0.1 %
 
 cpu = _register(replace(deoldify, name='deoldify-cpu',
+    generator_args=dict(backbone='resnet18'),                         # half as many photos again in an hour as ResNet-34
     pretrain=(
-        Fit(64, 16, 14_000, 1e-3, 1e-3),                              # small batches: more steps from few photos
+        Fit(64, 16, 40_000, 1e-3, 1e-3),                              # small batches: more steps from few photos
         Fit(128, 8, 1_600, 2e-4, 4e-4),                               # a photo costs four times as much as at 64 px
         Fit(192, 8, 240, 1e-4, 1e-4),                                 # enough to settle at the new size
         Fit(224, 8, 120, 5e-5, 5e-5)),                                # the same
     critic_args=dict(backbone='resnet18'),                            # tells them apart as well from so few photos
-    critic_fits=(Fit(96, 16, 2_400, 1e-3, 5e-4, spread=100.),),
-    gan=Gan(96, 16, 2_400, 10, lr=1e-4, spread=1., adversarial=.02, content=1.), # pixel loss is a tenth of DeOldify's: so is the critic's weight
-    critic_photos=1_200, valid_photos=128))
+    critic_fits=(Fit(96, 16, 6_000, 1e-3, 5e-4, spread=100.),),
+    gan=Gan(96, 16, 4_800, 12, lr=1e-4, spread=1., adversarial=.02, content=1.), # pixel loss is a tenth of DeOldify's: so is the critic's weight
+    critic_photos=2_000, valid_photos=128))
 
 demo = _register(replace(cpu, name='demo',
-    generator_args=dict(backbone='resnet18'),
     pretrain=(Fit(64, 4, 240, 1e-3, 1e-3), Fit(96, 4, 80, 5e-4, 5e-4)),
     critic_fits=(Fit(64, 4, 160, 1e-3, 3e-4, spread=10.),),
     gan=Gan(64, 4, 160, 5, lr=1e-4, spread=1., adversarial=.02, content=1.),

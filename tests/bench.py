@@ -303,7 +303,7 @@ def main():
     p.add_argument('--json', type=Path, help='file to write the rows to as well')
     p.add_argument('--child', nargs=3, help=argparse.SUPPRESS)
     a = p.parse_args()
-    a.rounds = 2 if a.quick else 6
+    a.rounds = 2 if a.quick else 4
     torch.set_num_threads(a.threads)
     torch.manual_seed(0)
     warnings.filterwarnings('ignore')

@@ -98,7 +98,9 @@ def test_kill_and_run_again(photos, tmp_path):
     assert run(*ask, '--run', 'whole', cwd=tmp_path).returncode == 0
     code = MAIN.format(tests=os.path.dirname(__file__))
     command = [sys.executable, '-c', code, *map(str, ask), '--run', 'cut']
-    child = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    import torch
+    env = os.environ | dict(OMP_NUM_THREADS=str(torch.get_num_threads()))   # sums are the same bits only with as many threads
+    child = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     part = tmp_path/'models'/'cut'/'gen_032.part.pth'
     deadline = time.time() + 120
     while not part.exists() and time.time() < deadline: time.sleep(.01)
@@ -107,7 +109,6 @@ def test_kill_and_run_again(photos, tmp_path):
     assert part.exists() and not (tmp_path/'models'/'cut'/'gen_048.pth').exists()
     again = run('pretrain-gen', '--run', 'cut', cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    import torch
     a, b = [torch.load(tmp_path/'models'/r/'gen_048.pth', weights_only=True) for r in ('whole', 'cut')]
     assert all(torch.equal(a[k], b[k]) for k in a)
 
