@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 CLI := $(BIN)/deoldify-lite
 NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb)) $(sort $(wildcard nbs/walkthrough/*.ipynb))
 
+MODEL = $(if $(filter command line environment,$(origin RUN)),--model 'models/$(RUN)/generator.safetensors')
+
 # only what was given is passed on: a run remembers the rest
 OPTIONS = --run '$(RUN)' $(if $(DATA),--data '$(DATA)') $(if $(RECIPE),--recipe '$(RECIPE)') \
           $(if $(SIZES),--sizes '$(SIZES)') $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(GPUS),--gpus $(GPUS))
@@ -37,8 +39,8 @@ pretrain-critic: ## Stage 3: the critic alone
 train-gan: ## Stage 4: both together, and what they need first
 export: ## Stage 5: generator.safetensors, generator.pkl, report.png
 
-colorize: setup ## Colorize IN= (photos) into OUT= with RUN='s generator
-	$(CLI) colorize $(IN) -o '$(OUT)' --model 'models/$(RUN)/generator.safetensors'
+colorize: setup ## Colorize IN= (photos, folders) into OUT=, with RUN='s generator where RUN= is given
+	$(CLI) colorize $(IN) -o '$(or $(OUT),colorized)' $(MODEL)
 
 test: setup ## Run the tests
 	$(BIN)/pytest -q tests

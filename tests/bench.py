@@ -32,8 +32,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from deoldify_lite.color import targets
 from deoldify_lite.colorizer import Colorizer
 from deoldify_lite.data import photo_dls
-from deoldify_lite.generator import DynamicUnet, Generator, as_plain, encoder, generators
-from deoldify_lite.learner import generator_learner, native_bf16
+from deoldify_lite.generator import DynamicUnet, Generator, as_plain, encoder, generators, native_bf16
+from deoldify_lite.learner import generator_learner
 from deoldify_lite.loss import LAYER_WEIGHTS, PerceptualLoss
 from deoldify_lite.photos import find_data
 from deoldify_lite.recipe import recipes

@@ -1,0 +1,198 @@
+"""Colorizing files: nothing of a photo is lost, nothing is overwritten, and every runtime gives the same answer."""
+import struct
+import subprocess
+import sys
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms, ImageOps
+from test_cli import fails, run
+
+from deoldify_lite.colorizer import Colorizer
+from deoldify_lite.export import export_onnx, save_generator
+from deoldify_lite.generator import generators
+from deoldify_lite.photos import sample_photos
+
+ARGS = dict(backbone='resnet18', norm='batch', width=.25)
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    "A small generator of random weights whose colours are strong enough to be seen, as a file."
+    import torch
+    torch.manual_seed(0)
+    generator = generators['unet'](**ARGS).eval()
+    with torch.no_grad(): generator.network.head[0].weight.mul_(8)
+    path = tmp_path_factory.mktemp('model')/'small.safetensors'
+    save_generator(generator, path, 'unet', ARGS, 64)
+    export_onnx(generator, path.with_suffix('.onnx'), 64)
+    return path
+
+
+@pytest.fixture(scope='module')
+def photo(): return Image.open(sample_photos()/'china.jpg').convert('RGB').resize((160, 107))
+
+
+def luma(pixels): return np.asarray(Image.fromarray(pixels[..., :3]).convert('L'), int)
+
+
+def kinds(photo):
+    "File name -> (picture, options of its writer): every kind of pixel that a photo may come in."
+    grey, alpha = photo.convert('L'), Image.linear_gradient('L').resize(photo.size)
+    with_alpha = lambda im: [im.putalpha(alpha), im][1]
+    cmyk = photo.convert('CMYK')
+    return {
+        'one bit.png': (grey.convert('1'), {}), 'grey.png': (grey, {}), 'grey alpha.png': (with_alpha(grey.convert('LA')), {}),
+        'palette.png': (photo.quantize(64), {}), 'palette alpha.png': (photo.quantize(64), dict(transparency=3)), 'colour.png': (photo, {}),
+        'colour alpha.png': (with_alpha(photo.convert('RGBA')), {}), 'cmyk.tif': (cmyk, {}), 'cmyk.jpg': (cmyk, {}), 'ycc.jpg': (photo, {}),
+        'grey.jpg': (grey, {}), 'alpha.webp': (with_alpha(photo.convert('RGBA')), dict(lossless=True, exact=True)), 'old.bmp': (grey, {}),
+        'still.gif': (grey, {}), 'with space, é.png': (grey, {}), 'UPPER.JPG': (grey, {}), 'alpha.tif': (with_alpha(photo.convert('RGBA')), {})}
+
+
+def test_every_kind_of_pixel_keeps_size_alpha_and_luma(model, photo, tmp_path):
+    (tmp_path/'in').mkdir()
+    for name, (im, options) in kinds(photo).items(): im.save(tmp_path/'in'/name, **options)
+    out = run('colorize', 'in', '-o', 'out', '--model', model, cwd=tmp_path)
+    assert out.returncode == 0, out.stderr
+    for name in kinds(photo):
+        src = Image.open(tmp_path/'in'/name)
+        path = tmp_path/'out'/name if name != 'still.gif' else tmp_path/'out'/'still.png'
+        dst = Image.open(path)
+        pixels = np.asarray(dst)
+        assert dst.size == src.size and pixels.shape[2] == (4 if 'alpha' in name else 3), name
+        if 'alpha' in name: assert np.array_equal(pixels[..., 3], np.asarray(src.convert('RGBA'))[..., 3]), name
+        apart = np.abs(luma(pixels) - np.asarray(src.convert('L'), int))
+        if path.suffix.lower() == '.jpg': assert apart.mean() < 1, name           # JPEG rounds on its own
+        else: assert apart.max() <= 1, name
+        spread = (pixels[..., :3].max(-1).astype(int) - pixels[..., :3].min(-1)).mean()
+        assert spread > 3 or name == 'one bit.png', name                 # and it has colours; black and white have no room for any
+
+
+@pytest.mark.parametrize('suffix', ['png', 'tif'])
+def test_16_bits_stay_16_bits(model, photo, tmp_path, suffix):
+    deep = (np.asarray(photo.convert('L'), np.uint16) * 257 + np.random.default_rng(0).integers(0, 200, (107, 160))).clip(0, 65535).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path/f'deep.{suffix}')
+    assert run('colorize', f'deep.{suffix}', '-o', f'out.{suffix}', '--model', model, cwd=tmp_path).returncode == 0
+    pixels = tifffile.imread(tmp_path/'out.tif') if suffix == 'tif' else cv2.imread(str(tmp_path/'out.png'), cv2.IMREAD_UNCHANGED)[..., ::-1]
+    assert pixels.dtype == np.uint16 and pixels.shape == (107, 160, 3)
+    assert np.abs(pixels @ np.array([.299, .587, .114]) - deep).max() <= 2    # of 65,535
+    assert len(np.unique(pixels[..., 1] % 257)) > 50                        # not 8 bits in 16
+
+
+def test_orientation_once_tags_and_profiles_kept(model, photo, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F], exif[0x0132] = 6, 'Leica', '1936:08:01 12:00:00'
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+    photo.save(tmp_path/'in.jpg', exif=exif, icc_profile=icc, dpi=(300, 300))
+    assert run('colorize', 'in.jpg', '-o', 'out', '--model', model, cwd=tmp_path).returncode == 0
+    out = Image.open(tmp_path/'out'/'in.jpg')
+    tags = out.getexif()
+    assert out.size == photo.size[::-1] and 0x0112 not in tags
+    assert (tags[0x010F], tags[0x0132], out.info['icc_profile'], out.info['dpi']) == ('Leica', '1936:08:01 12:00:00', icc, (300, 300))
+    assert 'deoldify_lite' in tags[0x0131] and 'small' in tags[0x0131]
+    turned = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path/'in.jpg')).convert('L'), int)
+    assert np.abs(luma(np.asarray(out)) - turned).mean() < 1
+
+
+def test_pages_of_a_tiff(model, photo, tmp_path):
+    pages = [photo.convert('L').rotate(a) for a in (0, 90, 180)]
+    pages[0].save(tmp_path/'in.tif', save_all=True, append_images=pages[1:])
+    assert run('colorize', 'in.tif', '-o', 'out.tif', '--model', model, cwd=tmp_path).returncode == 0
+    out = Image.open(tmp_path/'out.tif')
+    assert out.n_frames == 3
+    for i, page in enumerate(pages):
+        out.seek(i)
+        assert np.abs(luma(np.asarray(out)) - np.asarray(page, int)).max() <= 1
+
+
+def bomb(path):
+    "A PNG of a hundred bytes that says it is 60,000 pixels wide and high."
+    chunk = lambda kind, data: struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+    path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', 60000, 60000, 8, 0, 0, 0, 0))
+                     + chunk(b'IDAT', zlib.compress(b'\0' * 100)) + chunk(b'IEND', b''))
+
+
+def test_a_folder_goes_on_after_bad_files_and_skips_what_is_done(model, photo, tmp_path):
+    (tmp_path/'in'/'deep'/'er').mkdir(parents=True)
+    good = [tmp_path/'in'/'a.png', tmp_path/'in'/'deep'/'a.png', tmp_path/'in'/'deep'/'er'/'b.jpg']
+    for f in good: photo.convert('L').save(f)
+    (tmp_path/'in'/'broken.jpg').write_bytes(good[2].read_bytes()[:500])
+    (tmp_path/'in'/'page.png').write_text('<html>')
+    (tmp_path/'in'/'letter.txt').write_text('no photo')
+    photo.save(tmp_path/'in'/'film.gif', save_all=True, append_images=[photo.rotate(90)])
+    bomb(tmp_path/'in'/'bomb.png')
+    before = {f: f.read_bytes() for f in tmp_path.rglob('*') if f.is_file()}
+    out = run('colorize', 'in', '-o', 'out', '--model', model, cwd=tmp_path)
+    assert out.returncode == 1 and '3 colorized, 4 failed' in out.stdout
+    for name, says in {'broken.jpg': 'cannot be read', 'page.png': 'cannot be read', 'film.gif': 'is an animation', 'bomb.png': 'more than 200,000,000'}.items():
+        assert any(name in line and says in line for line in out.stderr.splitlines()), out.stderr
+    made = {f.relative_to(tmp_path/'out') for f in (tmp_path/'out').rglob('*') if f.is_file()}
+    assert made == {f.relative_to(tmp_path/'in') for f in good}
+    assert all(f.read_bytes() == data for f, data in before.items())
+    stamps = {f: f.stat().st_mtime_ns for f in (tmp_path/'out').rglob('*.*')}
+    again = run('colorize', 'in', '-o', 'out', '--model', model, cwd=tmp_path)
+    assert '0 colorized, 3 were there, 4 failed' in again.stdout
+    assert stamps == {f: f.stat().st_mtime_ns for f in (tmp_path/'out').rglob('*.*')}
+    once_more = run('colorize', 'in/a.png', '-o', 'out', '--model', model, '--overwrite', cwd=tmp_path)
+    assert once_more.returncode == 0 and (tmp_path/'out'/'a.png').stat().st_mtime_ns > stamps[tmp_path/'out'/'a.png']
+
+
+def test_shards_share_the_work(model, photo, tmp_path):
+    (tmp_path/'in').mkdir()
+    for i in range(9): photo.convert('L').rotate(i).save(tmp_path/'in'/f'{i}.png')
+    counts = []
+    for i in (1, 2, 3):
+        out = run('colorize', 'in', '-o', 'out', '--model', model, '--shard', f'{i}/3', cwd=tmp_path)
+        counts.append(int(out.stdout.split()[0]))
+    assert sum(counts) == 9 == len(list((tmp_path/'out').iterdir())) and max(counts) < 9
+
+
+def test_options(model, photo, tmp_path):
+    grey = photo.convert('L')
+    grey.save(tmp_path/'in.png')
+    colorize = lambda out, *options: run('colorize', 'in.png', '-o', out, '--model', model, *options, cwd=tmp_path)
+    assert colorize('grey.png', '--saturation', 0).returncode == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path/'grey.png')), np.repeat(np.asarray(grey)[..., None], 3, 2))
+    assert colorize('plain.png').returncode == colorize('both.png', '--compare').returncode == colorize('mark.png', '--label').returncode == 0
+    plain, both, mark = [np.asarray(Image.open(tmp_path/f'{n}.png'), int) for n in ('plain', 'both', 'mark')]
+    assert np.array_equal(both[:, 160:], plain) and np.array_equal(both[:, :160, 0], np.asarray(grey))
+    changed = np.argwhere((plain != mark).any(-1))
+    assert len(changed) and changed[:, 0].min() > 80 and changed[:, 1].max() < 120     # the lower left corner, and nothing else
+    assert colorize('sheet.png', '--contact-sheet').returncode == 0
+    assert Image.open(tmp_path/'sheet.png').width > 5 * 100
+    fails('must be 2 or more', 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--render-factor', 1, cwd=tmp_path)
+    fails('such as 3/16', 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--shard', '17/16', cwd=tmp_path)
+    fails("no device 'abacus'", 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--device', 'abacus', cwd=tmp_path)
+    fails('1 of 1 photos failed', 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--max-pixels', 1000, cwd=tmp_path)
+    fails('is an input', 'colorize', 'in.png', '-o', 'in.png', '--model', model, '--overwrite', cwd=tmp_path)
+    fails('no released weights', 'colorize', 'in.png', '-o', 'x.png', cwd=tmp_path) if not (tmp_path/'models').exists() and not released() else None
+    assert not (tmp_path/'x.png').exists()
+
+
+def released():
+    from deoldify_lite.core import RELEASED
+    return RELEASED.exists()
+
+
+def test_onnx_without_torch_gives_the_same_answer(model, photo, tmp_path):
+    photo.save(tmp_path/'in.png')
+    code = ("import sys\nfrom PIL import Image\nfrom deoldify_lite.colorizer import Colorizer\n"
+            f"Colorizer.load({str(model.with_suffix('.onnx'))!r}).colorize_file('in.png', 'onnx.png')\n"
+            "print([m for m in ('torch', 'fastai', 'torchvision', 'matplotlib') if m in sys.modules])")
+    out = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    assert out.stdout.strip() == '[]', out.stdout + out.stderr
+    torch_answer = np.asarray(Colorizer.load(model, 'cpu')(photo), int)
+    assert np.abs(np.asarray(Image.open(tmp_path/'onnx.png'), int) - torch_answer).max() <= 1
+    (tmp_path/'page.onnx').write_text('<html>')
+    fails('is no ONNX file', 'colorize', 'in.png', '-o', 'x.png', '--model', 'page.onnx', cwd=tmp_path)
+
+
+def test_inference_imports_neither_fastai_nor_torchvision(model, photo, tmp_path):
+    photo.save(tmp_path/'in.png')
+    code = f"import sys\nsys.argv = ['deoldify-lite', 'colorize', 'in.png', '-o', 'out.png', '--model', {str(model)!r}]\nfrom deoldify_lite.cli import main\n" \
+           "try: main()\nfinally: print([m for m in ('fastai', 'torchvision', 'matplotlib', 'skimage') if m in sys.modules])"
+    out = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    assert out.stdout.strip().endswith('[]'), out.stdout + out.stderr
