@@ -13,7 +13,7 @@ from typing import Annotated, Optional
 import typer
 from .core import Run, UserError, rank, world
 
-# %% ../nbs/16_cli.ipynb #f4891820
+# %% ../nbs/16_cli.ipynb #e2fb3421
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Train a photo colorizer in five stages, and use it. Start with: deoldify-lite export --data sample --recipe demo --run demo")
 
@@ -24,7 +24,7 @@ _sizes = Annotated[Optional[str], typer.Option(help="Sizes of stage 1 in pixels,
 _epochs = Annotated[Optional[int], typer.Option(help="Rounds over the photos at each size of stage 1.")]
 _device = Annotated[Optional[str], typer.Option(help="cuda, mps or cpu; the best there is when not given.")]
 
-_model = Annotated[Optional[Path], typer.Option(help=".safetensors, .onnx, or DeOldify's .pth; a run's generator.pkl of your own. The released weights when not given.")]
+_model = Annotated[Optional[Path], typer.Option(help=".safetensors, .onnx, DeOldify's .pth, or a generator.pkl of your own; the released weights when not given.")]
 _gpus = Annotated[int, typer.Option(help="Processes to train with, one a GPU.", min=1)]
 
 def _numbers(sizes):

@@ -6,10 +6,9 @@
 __all__ = ['targets', 'normalize', 'denormalize', 'luma', 'to_grey', 'join_luma', 'fit_gamut', 'rgb_to_ab', 'RGBTarget',
            'ABTarget']
 
-# %% ../nbs/01_color.ipynb #db6d8b9f
+# %% ../nbs/01_color.ipynb #a7a82219
 import torch
 from torch import Tensor
-from kornia.color import lab_to_rgb, rgb_to_lab
 from .core import LUMA, MEAN, STD, Registry
 
 # %% ../nbs/01_color.ipynb #ec357869
@@ -59,14 +58,15 @@ def fit_gamut(
     scale = (room / d.abs().clamp_min(1e-6)).amin(-3, keepdim=True).clamp(max=1)
     return (y + d * scale).clamp(0, 1)
 
-# %% ../nbs/01_color.ipynb #85aecc38
+# %% ../nbs/01_color.ipynb #19c735da
 def rgb_to_ab(
     rgb:Tensor, # (B, 3, H, W) RGB in [0, 1]
 )->Tensor: # (B, 2, H, W) Lab a and b, about -110 … 110
     "Chroma of RGB as Lab a, b."
+    from kornia.color import rgb_to_lab                          # here, because importing it takes a sixth of a second
     return rgb_to_lab(rgb.float().clamp(0, 1))[:,1:]
 
-# %% ../nbs/01_color.ipynb #d11dbd29
+# %% ../nbs/01_color.ipynb #26e4cfca
 targets = Registry('target')
 
 @targets('rgb')
@@ -99,6 +99,7 @@ class ABTarget:
         x:Tensor, # (B, 3, H, W) normalised grey input
     )->Tensor: # (B, 3, H, W) normalised RGB with the luma of `x`
         "Lab to RGB with the lightness of the input, then its exact luma."
+        from kornia.color import lab_to_rgb, rgb_to_lab
         grey = denormalize(x.float())
         lightness = rgb_to_lab(grey.clamp(0, 1))[:,:1]
         return normalize(join_luma(lab_to_rgb(torch.cat([lightness, pred.float() * 110], 1), clip=False), grey))

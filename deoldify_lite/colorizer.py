@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STRIP', 'LEAST', 'BATCH', 'shrink', 'join', 'Colorizer']
 
-# %% ../nbs/13_colorizer.ipynb #b75f8e90
+# %% ../nbs/13_colorizer.ipynb #85900ac6
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 import deoldify_lite
 from .core import LUMA, MEAN, RELEASED, STD, UserError
-from .files import Page, can_write, read_page, read_photo, to8, write_photo
+from .files import can_write, read_page, read_photo, to8, write_photo
 
 # %% ../nbs/13_colorizer.ipynb #674f7ea3
 STRIP = 1 << 19 # pixels worked on at once: they fit into a processor's cache
@@ -53,7 +53,7 @@ def _fit(luma, red, blue):
     np.minimum(scale, 1, out=scale)
     return np.stack([np.rint(y + p * scale) for p in parts], 2).astype(luma.dtype)
 
-# %% ../nbs/13_colorizer.ipynb #599a9eb2
+# %% ../nbs/13_colorizer.ipynb #422be34d
 LEAST = 32 # pixels: the smallest square that a U-Net takes
 BATCH = 4 # photos at once: more is no faster on a processor, and takes more memory
 
@@ -100,7 +100,8 @@ class Colorizer:
     ):
         "Open a trained generator. Raises `UserError` for anything else."
         path = Path(path or RELEASED)
-        if path == RELEASED and not path.exists(): raise UserError(f"There are no released weights in {path.parent}: train a generator, and name its file with --model.")
+        if path == RELEASED and not path.exists():
+            raise UserError(f"There are no released weights in {path.parent}: train a generator, and name its file with --model.")
         kind,name = path.suffix.lower(),path.stem
         if kind == '.onnx':
             session,run,size = _on_onnx(path)

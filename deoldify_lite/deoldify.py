@@ -6,14 +6,14 @@
 __all__ = ['SHELLS', 'STAGES', 'NORMED', 'ARCHITECTURES', 'RENDER_FACTOR', 'read_checkpoint', 'our_name', 'our_state',
            'load_deoldify', 'import_deoldify']
 
-# %% ../nbs/11c_deoldify.ipynb #42581f56
+# %% ../nbs/11c_deoldify.ipynb #4120e969
 import re
 from pathlib import Path
 import torch
 from torch.serialization import safe_globals
 from .core import UserError
 from .export import save_generator
-from .generator import generators
+from .generator import blank, generators
 
 # %% ../nbs/11c_deoldify.ipynb #6b6b51c5
 def _shell(name):
@@ -40,7 +40,7 @@ def read_checkpoint(
     if not state or not all(isinstance(v, torch.Tensor) for v in state.values()): raise UserError(f"{path} holds no network.")
     return state
 
-# %% ../nbs/11c_deoldify.ipynb #0b54bd6b
+# %% ../nbs/11c_deoldify.ipynb #cd375a05
 STAGES = {'0': 'encoder.0.0', '1': 'encoder.0.1', '4': 'encoder.1.1', '5': 'encoder.2', '6': 'encoder.3', '7': 'encoder.4'}
 NORMED = 'layers.8.conv.0.weight'
 
@@ -57,7 +57,8 @@ def our_name(
         rest = re.sub(r'conv\d?\.3\.', 'attention.', rest)
         ours = f'blocks.{int(top) - 4}.' + re.sub(r'^conv(\d?)\.', lambda m: f'convs.{int(m[1] or 1) - 1}.', rest)
     else:
-        ours = {'1': f'bn.{rest}', '3': f'middle.{rest}', '8': 'up.' + rest.replace('conv.0', 'conv'), '10': rest.replace('layers', 'cross'), '11': f'head.{rest}'}[top]
+        ours = {'1': f'bn.{rest}', '3': f'middle.{rest}', '8': 'up.' + rest.replace('conv.0', 'conv'),
+                '10': rest.replace('layers', 'cross'), '11': f'head.{rest}'}[top]
     return re.sub(r'weight_orig$', 'parametrizations.weight.original', re.sub(r'weight_([uv])$', r'parametrizations.weight.0._\1', ours))
 
 def our_state(
@@ -68,7 +69,7 @@ def our_state(
     state = {k: t for k,t in state.items() if not k.startswith(NORMED)} | {NORMED: g * v / v.flatten(1).norm(dim=1)[:,None,None,None]}
     return {our_name(k): t for k,t in state.items()}
 
-# %% ../nbs/11c_deoldify.ipynb #b14db4e0
+# %% ../nbs/11c_deoldify.ipynb #367150fc
 ARCHITECTURES = dict(artistic=dict(backbone='resnet34', width=1.5), stable=dict(backbone='resnet101', decoder='wide', width=2)) # stable and video are one
 RENDER_FACTOR = 35 # DeOldify's default: squares of 560 pixels
 
@@ -81,11 +82,11 @@ def load_deoldify(
     except (KeyError, ValueError): raise UserError(f"{path} is the checkpoint of another network, not one of DeOldify's generators.") from None
     misses = {}
     for kind,args in ARCHITECTURES.items():
-        with torch.device('meta'): generator = generators['unet'](**args)
+        with blank(): generator = generators['unet'](**args)
         own = generator.network.state_dict()
         misses[kind] = sum(k not in own or k not in state or own[k].shape != state[k].shape for k in own.keys() | state.keys())
         if not misses[kind]:
-            generator.network.load_state_dict({k: v.float() if v.is_floating_point() else v for k,v in state.items()}, assign=True)
+            generator.network.load_state_dict(state)
             return generator.eval(),kind,args
     raise UserError(f"{path} is not one of DeOldify's generators: {' and '.join(f'{n} tensors are not those of {k}' for k,n in misses.items())}.")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import deoldify_lite
 from .core import RELEASED, UserError
 
-# %% ../nbs/13c_doctor.ipynb #370c5d39
+# %% ../nbs/13c_doctor.ipynb #2af10bdb
 PACKAGES = 'torch torchvision fastai pillow numpy safetensors av opencv-python-headless gradio onnx onnxruntime pillow-heif'.split()
 
 def _version(package):
@@ -49,7 +49,8 @@ def check_weights(
     card = path.with_suffix('.md')
     said = re.search(r'SHA-256[^0-9a-f]*([0-9a-f]{64})', card.read_text()) if card.exists() else None
     if said and said[1] != sha256(path): return f"DAMAGED: its SHA-256 is not the one in {card.name}, fetch it again"
-    return f"whole, {path.stat().st_size / 2**20:.0f} MiB, {header['args'].get('backbone', header['generator'])} at {header['size']} px" + ('' if said else ' (no checksum to compare)')
+    kind = header['args'].get('backbone', header['generator'])
+    return f"whole, {path.stat().st_size / 2**20:.0f} MiB, {kind} at {header['size']} px{'' if said else ' (no checksum to compare)'}"
 
 def report(
     models:Path=RELEASED.parent, # Where weights are looked for

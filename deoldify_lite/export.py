@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['FORMAT', 'OPSET', 'save_generator', 'read_header', 'load_generator', 'export_onnx', 'encoder_start']
 
-# %% ../nbs/11_export.ipynb #c5c279f5
+# %% ../nbs/11_export.ipynb #65ccbbb1
 import json, warnings
 from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from .core import RELEASED, UserError, atomic
-from .generator import Generator, folded, generators, imagenet_encoder, load_weights
+from .generator import Generator, blank, folded, generators, imagenet_encoder, load_weights, without_spectral
 
-# %% ../nbs/11_export.ipynb #6eafb4ec
+# %% ../nbs/11_export.ipynb #c9ec3b15
 FORMAT = 1 # Version of the header; a reader refuses newer ones
 
 def save_generator(
@@ -25,7 +25,8 @@ def save_generator(
     size:int, # Side in pixels that it was trained at last
     **notes, # What else to keep, anything that JSON can hold: recipe, metrics, …
 ):
-    "Write a generator as safetensors, whole or not at all."
+    "Write a generator as safetensors, its spectral norm folded in, whole or not at all."
+    if any('parametrizations' in k for k in generator.state_dict()): generator,args = without_spectral(generator),args | dict(norm='batch')
     header = dict(format=FORMAT, generator=name, args=args, size=size, **notes)
     state = {k: v.detach().cpu().contiguous() for k,v in generator.state_dict().items()}
     with atomic(path) as part:
@@ -49,7 +50,7 @@ def load_generator(
 )->tuple[Generator, dict]: # The network, ready for use, and its header
     "Build the generator that a file describes, with its weights."
     header = read_header(path)
-    with torch.device('meta'): generator = generators[header['generator']](**header['args'])
+    with blank(): generator = generators[header['generator']](**header['args'])
     with safe_open(path, 'pt') as f: state = {k: f.get_tensor(k) for k in f.keys()}
     load_weights(generator, {k: v.float() if v.is_floating_point() else v for k,v in state.items()}, path)
     return generator.eval(),header

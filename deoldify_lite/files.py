@@ -6,16 +6,15 @@
 __all__ = ['MAX_PIXELS', 'SOFTWARE', 'ORIENTATION', 'LAYOUT', 'DEEP', 'LOSSLESS', 'Page', 'read_page', 'read_photo', 'can_write',
            'write_photo', 'to8', 'label']
 
-# %% ../nbs/12c_files.ipynb #1647f766
+# %% ../nbs/12c_files.ipynb #96de570c
 import io, struct, warnings, zlib
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, ImageSequence
-import deoldify_lite
-from .core import UserError, atomic
+from .core import NO_PHOTOS, UserError, atomic
 
-# %% ../nbs/12c_files.ipynb #003af1f5
+# %% ../nbs/12c_files.ipynb #66c9887b
 MAX_PIXELS = 200_000_000 # a scan of 12 x 18 inches at 1,000 dpi; more is refused unless asked for
 SOFTWARE,ORIENTATION = 0x0131,0x0112 # EXIF tags
 # TIFF tags that say how the old file was laid out, not what the photo is: Pillow writes its own
@@ -110,7 +109,7 @@ def _open(path):
     except ImportError: pass
     Image.MAX_IMAGE_PIXELS = None
     Image.init()
-    return Image.open(path, formats=[f for f in Image.OPEN if f != 'EPS'])
+    return Image.open(path, formats=[f for f in Image.OPEN if f not in NO_PHOTOS])
 
 # %% ../nbs/12c_files.ipynb #b1bb0b9f
 DEEP = {'.png', '.tif', '.tiff'} # formats with 16-bit colour

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Job', 'find_photos', 'plan_jobs', 'Style', 'colorize_all', 'render_factors']
 
-# %% ../nbs/13b_folders.ipynb #b5fc3700
+# %% ../nbs/13b_folders.ipynb #7f116cab
 import glob, os, zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 from .colorizer import BATCH, Colorizer, join
-from .core import UserError
+from .core import NO_PHOTOS, UserError
 from .files import MAX_PIXELS, Page, can_write, label, read_photo, to8, write_photo
 
-# %% ../nbs/13b_folders.ipynb #9952e1ec
+# %% ../nbs/13b_folders.ipynb #ecc9062f
 @dataclass(frozen=True)
 class Job:
     "One photo to colorize."
@@ -42,8 +42,8 @@ def find_photos(
 
 def _is_photo(path): return os.path.isfile(path) and Path(path).suffix.lower() in _photo_suffixes()
 def _photo_suffixes():
-    Image.init()
-    return {s for s,kind in Image.registered_extensions().items() if kind in Image.OPEN and kind not in ('EPS', 'MPEG', 'WMF', 'HDF5', 'GRIB', 'BUFR')} | {'.heic', '.heif'}
+    kinds = Image.registered_extensions().items()
+    return {s for s,kind in kinds if kind in Image.OPEN and kind not in NO_PHOTOS} | {'.heic', '.heif'}
 
 def _walk(folder):
     "Photos below a folder in order, hidden files left out."

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['backbones', 'STAGES', 'generators', 'PAIRS', 'ResBlock', 'encoder', 'imagenet_weights', 'encoder_state',
            'imagenet_encoder', 'conv_layer', 'icnr_', 'Upsample', 'SelfAttention', 'UnetBlock', 'DynamicUnet',
-           'stage_widths', 'Generator', 'as_plain', 'unet_generator', 'generator_groups', 'load_state', 'load_weights',
-           'folded', 'best_device', 'native_bf16']
+           'stage_widths', 'Generator', 'as_plain', 'unet_generator', 'generator_groups', 'blank', 'load_state',
+           'load_weights', 'without_spectral', 'folded', 'best_device', 'native_bf16']
 
-# %% ../nbs/04_generator.ipynb #9cebe289
+# %% ../nbs/04_generator.ipynb #7d73b72a
 import copy, warnings
+from contextlib import contextmanager
 from pathlib import Path
 import torch, torch.nn.functional as F
 from torch import Tensor, nn
@@ -142,14 +143,16 @@ class Upsample(nn.Module):
         x = F.pixel_shuffle(F.relu(self.bn(self.conv(x)), inplace=True), 2)
         return F.avg_pool2d(F.pad(x, (1, 0, 1, 0), mode='replicate'), 2, stride=1)
 
-# %% ../nbs/04_generator.ipynb #b14265ea
+# %% ../nbs/04_generator.ipynb #62367fa4
 class SelfAttention(nn.Module):
     "Every place looks at every other, as in SAGAN; query and key have an eighth of the channels."
     def __init__(self,
         n:int, # Channels in and out
+        norm:str='spectral', # See `conv_layer`
     ):
         super().__init__()
-        self.query,self.key,self.value = [spectral_norm(nn.Conv1d(n, nf, 1, bias=False)) for nf in (n//8, n//8, n)]
+        normed = spectral_norm if norm == 'spectral' else lambda conv: conv
+        self.query,self.key,self.value = [normed(nn.Conv1d(n, nf, 1, bias=False)) for nf in (n//8, n//8, n)]
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x):
@@ -158,10 +161,10 @@ class SelfAttention(nn.Module):
         seen = F.scaled_dot_product_attention(k, q, v, scale=1.) # SAGAN's softmax runs over the queries and has no scale
         return self.gamma * seen.squeeze(1).transpose(1, 2).reshape(x.shape) + x
 
-# %% ../nbs/04_generator.ipynb #1f4a9bc2
+# %% ../nbs/04_generator.ipynb #02a4ab80
 def _fit(x, like):
     "`x` at the size of `like`; a graph of ONNX is for all sizes, so there it is always asked."
-    if x.shape[-2:] == like.shape[-2:] and not torch.onnx.is_in_onnx_export(): return x
+    if x.shape[-2:] == like.shape[-2:] and not torch.jit.is_tracing(): return x
     return F.interpolate(x, like.shape[-2:], mode='nearest')
 
 class UnetBlock(nn.Module):
@@ -178,7 +181,7 @@ class UnetBlock(nn.Module):
         super().__init__()
         self.up,self.bn = Upsample(ni, n_up, norm),nn.BatchNorm2d(skip)
         self.convs = nn.Sequential(*[conv_layer(nf if i else n_up + skip, nf, norm=norm) for i in range(n_convs)])
-        self.attention = SelfAttention(nf) if attention else nn.Identity()
+        self.attention = SelfAttention(nf, norm) if attention else nn.Identity()
 
     def forward(self, x, skip):
         x = _fit(self.up(x), skip)
@@ -277,7 +280,18 @@ def generator_groups(
     inside = {id(p) for p in early + late}
     return [early, late, [p for p in generator.parameters() if id(p) not in inside]]
 
-# %% ../nbs/04_generator.ipynb #f5621683
+# %% ../nbs/04_generator.ipynb #3b2a157e
+@contextmanager
+def blank():
+    "Networks built inside hold no numbers yet: to be filled by `load_weights`."
+    names = [n for n in dir(nn.init) if n.endswith('_') and not n.startswith('_')]
+    real = {n: getattr(nn.init, n) for n in names}
+    for n in names: setattr(nn.init, n, lambda tensor, *args, **kwargs: tensor)
+    try: yield
+    finally:
+        for n,f in real.items(): setattr(nn.init, n, f)
+
+# %% ../nbs/04_generator.ipynb #39bd8c69
 def load_state(
     path:Path, # A file of `torch.save`
     device='cpu', # Where tensors go
@@ -297,9 +311,9 @@ def load_weights(
     bad = [k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape]
     if bad: raise UserError(f"{path} holds another architecture ({len(bad)} tensors differ, for example {sorted(bad)[0]}): "
                             "use the recipe that it was trained with.")
-    model.load_state_dict(state, assign=any(p.is_meta for p in model.parameters()))
+    model.load_state_dict(state)
 
-# %% ../nbs/04_generator.ipynb #b8187a9d
+# %% ../nbs/04_generator.ipynb #77de9a8b
 def _plain(conv):
     "An ordinary convolution with the weights that a normalised one computes; torch's own removal would break the copied original."
     kind = nn.Conv1d if isinstance(conv, nn.Conv1d) else nn.Conv2d
@@ -307,16 +321,24 @@ def _plain(conv):
     new.load_state_dict({k: getattr(conv, k).detach().clone() for k in new.state_dict()})
     return new.to(conv.weight.device).eval()
 
+def without_spectral(
+    model:nn.Module, # Network with spectral norm here and there
+)->nn.Module: # A copy with plain convolutions: the network of `norm='batch'`
+    "A copy whose spectral norm is folded into the weights."
+    model = copy.deepcopy(model).eval()
+    for parent in list(model.modules()):
+        for name,child in parent.named_children():
+            if parametrize.is_parametrized(child, 'weight'): setattr(parent, name, _plain(child))
+    return model
+
 PAIRS = [('conv', 'bn'), ('conv1', 'bn1'), ('conv2', 'bn2'), ('conv3', 'bn3'), ('0', '1')] # a convolution and the batch norm right behind it
 
 def folded(
     model:nn.Module, # Network with spectral and batch norm here and there
 )->nn.Module: # A copy in evaluation mode, with plain convolutions
     "A copy for inference, its norms folded into the weights where nothing stands between."
-    model = copy.deepcopy(model).eval()
+    model = without_spectral(model)
     for parent in list(model.modules()):
-        for name,child in parent.named_children():
-            if parametrize.is_parametrized(child, 'weight'): setattr(parent, name, _plain(child))
         inside = dict(parent.named_children())
         for conv,bn in PAIRS:
             if isinstance(inside.get(conv), nn.Conv2d) and isinstance(inside.get(bn), nn.BatchNorm2d):
@@ -324,7 +346,7 @@ def folded(
                 setattr(parent, bn, nn.Identity())
     return model.eval()
 
-# %% ../nbs/04_generator.ipynb #20c0291f
+# %% ../nbs/04_generator.ipynb #9d508efa
 def best_device(
     device:str='auto', # 'auto', 'cuda', 'cuda:1', 'mps' or 'cpu'
 )->str: # The device to use
