@@ -14,7 +14,7 @@ OPTIONS = --run '$(RUN)' $(if $(DATA),--data '$(DATA)') $(if $(RECIPE),--recipe 
           $(if $(SIZES),--sizes '$(SIZES)') $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(GPUS),--gpus $(GPUS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo pretrain-gen save-gen pretrain-critic train-gan export colorize test notebooks check bench clean
+.PHONY: help setup demo pretrain-gen save-gen pretrain-critic train-gan export colorize video test notebooks check bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ export: ## Stage 5: generator.safetensors, generator.pkl, report.png
 
 colorize: setup ## Colorize IN= (photos, folders) into OUT=, with RUN='s generator where RUN= is given
 	$(CLI) colorize $(IN) -o '$(or $(OUT),colorized)' $(MODEL)
+
+video: setup ## Colorize the film IN= into OUT=, with RUN='s generator where RUN= is given
+	$(CLI) video '$(IN)' -o '$(OUT)' $(MODEL)
 
 test: setup ## Run the tests
 	$(BIN)/pytest -q tests
