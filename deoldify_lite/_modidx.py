@@ -359,7 +359,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'deoldify_lite.learner.gan_lrs': ('learner.html#gan_lrs', 'deoldify_lite/learner.py'),
                                        'deoldify_lite.learner.generator_learner': ( 'learner.html#generator_learner',
                                                                                     'deoldify_lite/learner.py'),
-                                       'deoldify_lite.learner.native_bf16': ('learner.html#native_bf16', 'deoldify_lite/learner.py'),
                                        'deoldify_lite.learner.spread_lrs': ('learner.html#spread_lrs', 'deoldify_lite/learner.py')},
             'deoldify_lite.loss': { 'deoldify_lite.loss.PerceptualLoss': ('loss.html#perceptualloss', 'deoldify_lite/loss.py'),
                                     'deoldify_lite.loss.PerceptualLoss.__init__': ( 'loss.html#perceptualloss.__init__',

@@ -6,7 +6,7 @@
 __all__ = ['Training', 'open_training', 'gen_names', 'pretrain_generator', 'cycle_file', 'save_generations', 'colorize_batch',
            'pretrain_critic', 'critic_start', 'measure', 'pick_checkpoint', 'train_gan', 'export']
 
-# %% ../nbs/12_stages.ipynb #3448ccd1
+# %% ../nbs/12_stages.ipynb #1f803e40
 import json, shutil, warnings
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -19,16 +19,17 @@ from .color import denormalize, fit_gamut, normalize, to_grey
 from .core import Run, UserError, atomic, rank, read_table, record, seed_all, together, world, write_json, write_table
 from .critic import critic_accuracy, critics
 from .data import critic_dls, decode, photo_dls, stored_side
-from .export import encoder_start, export_learner, save_generator
-from .generator import as_plain, generators, load_state, load_weights
+from .export import encoder_start, save_generator
+from .generator import as_plain, best_device, generators, load_state, load_weights, native_bf16
 from .learner import (Every, Log, Progress, Resume, StopOnBadLoss, Turns, critic_learner, gan_learner, gan_lrs,
-                                   generator_learner, native_bf16, spread_lrs)
+                                   generator_learner, spread_lrs)
 from .loss import make_loss
 from .metrics import Tally, contact_sheet, pick, stale
 from .photos import Manifest, find_data, scan
+from .pickled import export_learner
 from .recipe import change, differences, from_json, recipes, resolve, to_json
 
-# %% ../nbs/12_stages.ipynb #d2830eb0
+# %% ../nbs/12_stages.ipynb #2c5a4c92
 @dataclass
 class Training:
     "A run folder with its recipe and photos."
@@ -91,7 +92,7 @@ def open_training(
     device:str|None=None, # 'cuda', 'mps' or 'cpu'; the best there is when not given
 )->Training:
     "Start a run, or go on with it. Raises `UserError` when what is asked for differs from what the run was started with."
-    device = device or ('cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu')
+    device = best_device(device or 'auto')
     if not run.has('recipe.json') and rank() == 0: _start(run, data or 'sample', recipe or 'deoldify', sizes, epochs)
     together()
     saved = from_json(json.loads((run/'recipe.json').read_text()))
