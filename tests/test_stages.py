@@ -15,6 +15,7 @@ from deoldify_lite.colorizer import Colorizer
 from deoldify_lite.core import Run, UserError, read_table
 from deoldify_lite.metrics import pick
 from deoldify_lite.recipe import from_json
+from deoldify_lite.report import write_report
 
 
 def start(folder, photos=None, recipe='tiny', **kwargs):
@@ -29,6 +30,7 @@ def finished(tmp_path_factory, photos):
         folder = tmp_path_factory.mktemp('finished')
         training = start(folder, photos)
         stages.export(training)
+        write_report(training)
     return training
 
 
