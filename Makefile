@@ -14,7 +14,7 @@ OPTIONS = --run '$(RUN)' $(if $(DATA),--data '$(DATA)') $(if $(RECIPE),--recipe 
           $(if $(SIZES),--sizes '$(SIZES)') $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(GPUS),--gpus $(GPUS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo pretrain-gen save-gen pretrain-critic train-gan export colorize video test notebooks check bench clean
+.PHONY: help setup demo pretrain-gen save-gen pretrain-critic train-gan export colorize video app test notebooks check bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ colorize: setup ## Colorize IN= (photos, folders) into OUT=, with RUN='s generat
 
 video: setup ## Colorize the film IN= into OUT=, with RUN='s generator where RUN= is given
 	$(CLI) video '$(IN)' -o '$(OUT)' $(MODEL)
+
+app: setup ## A page in the browser, with RUN='s generator where RUN= is given
+	$(CLI) app $(MODEL)
 
 test: setup ## Run the tests
 	$(BIN)/pytest -q tests

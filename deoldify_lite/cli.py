@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'pretrain_gen', 'save_gen', 'pretrain_critic', 'train_gan', 'export', 'card', 'pick', 'colorize', 'video',
-           'import_deoldify', 'doctor', 'main']
+           'serve_app', 'import_deoldify', 'doctor', 'main']
 
 # %% ../nbs/16_cli.ipynb #72caab91
 import errno, os, sys, time, warnings
@@ -129,7 +129,7 @@ def pick(run:_run='mine', cycle:Annotated[int, typer.Option(help="Round of stage
     row = pick_checkpoint(Run(run), cycle)
     print('  '.join(f'{k} {row[k]}' for k in ('checkpoint', 'psnr', 'colour_ratio', 'ab_distance')))
 
-# %% ../nbs/16_cli.ipynb #47b4d4ce
+# %% ../nbs/16_cli.ipynb #957dc1f5
 @app.command()
 def colorize(
     photos:Annotated[list[str], typer.Argument(help="Photos, folders (with all below), or patterns such as 'scans/*.tif'.", metavar='IN...')],
@@ -177,6 +177,23 @@ def video(
     except KeyboardInterrupt: raise UserError("Stopped. Run the same command again: it goes on where it was.") from None
     print(f"{made['frames']} frames: {dst}")
     if stabilize: print('Flicker (mean change of chroma along the motion, of 255): {:.2f}, steadied to {:.2f}'.format(*made['flicker']))
+
+@app.command('app')
+def serve_app(
+    model:Annotated[Optional[list[Path]], typer.Option(help="Weights, as for colorize; more than one gives a choice.")]=None,
+    device:_device=None,
+    host:Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets others in.")]='127.0.0.1',
+    port:Annotated[int, typer.Option(help="Port to listen at.", min=1, max=65535)]=7860,
+    megabytes:Annotated[int, typer.Option(help="Largest upload.", min=1)]=100,
+    max_pixels:Annotated[int, typer.Option(help="Largest photo.", min=1)]=50_000_000,
+    seconds:Annotated[int, typer.Option(help="Longest film.", min=1)]=120,
+    queue:Annotated[int, typer.Option(help="Requests at work or waiting; more are refused.", min=1)]=16):
+    "A page in the browser, and a service for programs. Example: deoldify-lite app"
+    from deoldify_lite.app import serve
+    from deoldify_lite.service import Limits, Service, open_models
+    service = Service(open_models(model, device or 'auto'), Limits(megabytes, max_pixels, seconds, queue))
+    print(f"http://{host}:{port} is open, end it with Ctrl-C.", flush=True)
+    serve(service, host, port)
 
 @app.command('import-deoldify')
 def import_deoldify(

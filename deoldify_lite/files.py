@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, ImageSequence
 from .core import NO_PHOTOS, UserError, atomic
 
-# %% ../nbs/12c_files.ipynb #66c9887b
+# %% ../nbs/12c_files.ipynb #43be5a93
 MAX_PIXELS = 200_000_000 # a scan of 12 x 18 inches at 1,000 dpi; more is refused unless asked for
 SOFTWARE,ORIENTATION = 0x0131,0x0112 # EXIF tags
 # TIFF tags that say how the old file was laid out, not what the photo is: Pillow writes its own
@@ -80,28 +80,29 @@ def read_page(
     return Page(_luma(im, path), alpha, exif, icc, dpi)
 
 def read_photo(
-    path:str|Path, # Any image file that Pillow reads
+    path:str|Path|io.BytesIO, # Any image file that Pillow reads, or what is in one
     max_pixels:int=MAX_PIXELS, # A larger picture is refused before it is decoded
 )->list[Page]: # One page; several for a TIFF that has them
     "What a photo file holds. Raises `UserError` for a file that is missing, broken, an animation or too large."
+    name = 'The upload' if isinstance(path, io.BytesIO) else path
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')                             # Pillow's own warning about size; and broken tags
         try:
             with _open(path) as im:
                 if im.width * im.height > max_pixels:
-                    raise UserError(f"{path} has {im.width} x {im.height} pixels, more than {max_pixels:,}: make it smaller, or raise --max-pixels.")
+                    raise UserError(f"{name} has {im.width} x {im.height} pixels, more than {max_pixels:,}: make it smaller, or raise --max-pixels.")
                 frames = getattr(im, 'n_frames', 1)
                 if frames > 1 and im.format not in ('TIFF', 'MPO'):
-                    raise UserError(f"{path} is an animation: use deoldify-lite video.")
-                if im.format != 'TIFF': return [read_page(im, path)]
-                if frames * im.width * im.height > max_pixels: raise UserError(f"{path} has {frames} pages with more than {max_pixels:,} pixels together: split it.")
-                return [read_page(frame, path) for frame in ImageSequence.Iterator(im)]
+                    raise UserError(f"{name} is an animation: use deoldify-lite video.")
+                if im.format != 'TIFF': return [read_page(im, name)]
+                if frames * im.width * im.height > max_pixels: raise UserError(f"{name} has {frames} pages with more than {max_pixels:,} pixels together: split it.")
+                return [read_page(frame, name) for frame in ImageSequence.Iterator(im)]
         except UserError: raise
-        except FileNotFoundError: raise UserError(f"There is no file {path}.") from None
-        except IsADirectoryError: raise UserError(f"{path} is a folder, not a photo.") from None
-        except PermissionError: raise UserError(f"No permission to read {path}.") from None
-        except Image.DecompressionBombError: raise UserError(f"{path} has too many pixels: make it smaller.") from None
-        except Exception as e: raise UserError(f"{path} cannot be read as a photo ({type(e).__name__}): is it an image, and whole?") from None
+        except FileNotFoundError: raise UserError(f"There is no file {name}.") from None
+        except IsADirectoryError: raise UserError(f"{name} is a folder, not a photo.") from None
+        except PermissionError: raise UserError(f"No permission to read {name}.") from None
+        except Image.DecompressionBombError: raise UserError(f"{name} has too many pixels: make it smaller.") from None
+        except Exception as e: raise UserError(f"{name} cannot be read as a photo ({type(e).__name__}): is it an image, and whole?") from None
 
 def _open(path):
     "Pillow's `open`, with its limit on size lifted: ours, in pixels, is asked instead. Formats that start other programs stay closed."

@@ -117,7 +117,8 @@ def test_interrupt_says_how_to_go_on(photos, tmp_path):
     import signal
     code = MAIN.format(tests=os.path.dirname(__file__))
     ask = ['pretrain-gen', '--recipe', 'tiny', '--run', 'x', '--data', str(photos)]
-    child = subprocess.Popen([sys.executable, '-c', code, *ask], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen([sys.executable, '-c', code, *ask], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))   # shells let jobs in the background ignore it
     deadline = time.time() + 120
     while not (tmp_path/'models'/'x'/'gen_032.part.pth').exists() and time.time() < deadline: time.sleep(.01)
     child.send_signal(signal.SIGINT)

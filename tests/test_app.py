@@ -1,0 +1,226 @@
+"""Page and service as people meet them: a process of their own, real HTTP, a real browser where there is one."""
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_cli import fails
+from test_colorize import bomb, model, photo  # noqa: F401
+
+from deoldify_lite.colorizer import Colorizer
+
+httpx = pytest.importorskip('httpx')
+CHROMIUM, DRIVER = shutil.which('chromium'), shutil.which('chromedriver')
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope='module')
+def address(model, tmp_path_factory):  # noqa: F811
+    "Where a service with small limits listens; its temporary files are in a folder that must be empty at the end."
+    temp, port = tmp_path_factory.mktemp('temp'), free_port()
+    other = model.with_name('other.safetensors')
+    shutil.copy(model, other)
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'deoldify_lite.cli', 'app', '--model', str(model), '--model', str(other), '--device', 'cpu', '--port', str(port),
+         '--megabytes', '2', '--max-pixels', '1000000', '--seconds', '5', '--queue', '8'],
+        env=os.environ | dict(TMPDIR=str(temp)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    url = f'http://127.0.0.1:{port}'
+    for _ in range(300):
+        try: urllib.request.urlopen(f'{url}/api/health', timeout=2).read(); break
+        except (urllib.error.URLError, ConnectionError, TimeoutError): time.sleep(.2)
+    else: pytest.fail(process.communicate()[0])
+    yield url, process
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=30)[0]
+    assert 'Traceback' not in said, said
+    assert [f for f in temp.rglob('*') if f.is_file()] == []
+
+
+def png(im):
+    data = io.BytesIO()
+    im.save(data, 'PNG')
+    return data.getvalue()
+
+
+def test_health_and_description(address):
+    url, _ = address
+    health = httpx.get(f'{url}/api/health').json()
+    assert health['status'] == 'ok' and health['models'] == ['small', 'other'] and health['device'] == 'cpu'
+    described = httpx.get(f'{url}/openapi.json').json()['paths']['/api/colorize']['post']
+    fields = httpx.get(f'{url}/openapi.json').json()['components']['schemas']
+    assert described['summary'] and {'photo', 'model', 'render_factor', 'saturation', 'format'} <= set(next(
+        s for s in fields.values() if 'photo' in s.get('properties', {}))['properties'])
+
+
+def test_answers_are_the_colorizers(address, model, photo):  # noqa: F811
+    url, _ = address
+    asked = httpx.post(f'{url}/api/colorize', files=dict(photo=png(photo)), data=dict(saturation=.7, render_factor=6))
+    assert asked.status_code == 200 and asked.headers['content-type'] == 'image/png'
+    ours = Colorizer.load(model, 'cpu')(photo, 6, .7)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(asked.content))), np.asarray(ours))
+
+
+@pytest.mark.parametrize('code, says, files, data', [
+    (422, 'cannot be read as a photo', dict(photo=b'<html>no photo</html>'), {}),
+    (422, 'cannot be read as a photo', dict(photo=('x.png', b'MZ\x90\0' * 50)), {}),
+    (422, 'choose small or other', 'photo', dict(model='../../etc/passwd')),
+    (422, 'choose png', 'photo', dict(format='php')),
+    (422, 'greater than or equal to 2', 'photo', dict(render_factor=1)),
+    (422, 'less than or equal to 3', 'photo', dict(saturation='nan')),
+    (422, 'Field required', dict(other=b'x'), {}),
+    (413, 'At most 2 MB', dict(photo=bytes(3 << 20)), {}),
+    (422, 'more than 1,000,000', 'bomb', {}),
+], ids=lambda v: v if isinstance(v, str) else '')
+def test_refusals_are_one_sentence(address, photo, tmp_path, code, says, files, data):  # noqa: F811
+    url, _ = address
+    bomb(tmp_path/'bomb.png')
+    files = {'photo': dict(photo=png(photo)), 'bomb': dict(photo=(tmp_path/'bomb.png').read_bytes())}.get(files, files) if isinstance(files, str) else files
+    answer = httpx.post(f'{url}/api/colorize', files=files, data=data)
+    assert answer.status_code == code and says in answer.text and 'Traceback' not in answer.text, answer.text
+    assert '/tmp' not in answer.text
+
+
+def test_a_body_longer_than_it_says_it_is(address):
+    url, _ = address
+    head = b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a"\r\n\r\n'
+    answer = httpx.post(f'{url}/api/colorize', content=(head + bytes(1 << 20) for _ in range(8)), headers={'Content-Type': 'multipart/form-data; boundary=x'})
+    assert answer.status_code == 413
+
+
+def test_no_address_and_no_foreign_path(address):
+    url, _ = address
+    join = lambda path: httpx.post(f'{url}/gradio_api/queue/join', json=dict(data=[[dict(path=path, meta=dict(_type='gradio.FileData'))], 'small', 4, 1, False],
+                                                                             fn_index=1, session_hash='abc')).status_code
+    assert join('http://127.0.0.1:1/x.png') == 400
+    for where in '/gradio_api/proxy=http://127.0.0.1:1/x', '/gradio_api/file=http://127.0.0.1:1/x', '/docs', '/monitoring', '/gradio_api/vibe-code/':
+        assert httpx.get(url + where).status_code == 404, where
+    assert httpx.get(f'{url}/gradio_api/file=/etc/passwd').status_code == 403
+    assert httpx.get(f'{url}/api/health', headers=dict(Host='evil.example')).status_code == 400
+
+
+def memory_of(process): return int(re.search(r'VmRSS:\s+(\d+)', Path(f'/proc/{process.pid}/status').read_text())[1]) / 2**10
+
+
+def test_eight_clients_two_hundred_photos(address, photo):  # noqa: F811
+    url, process = address
+    good = [png(photo.rotate(i)) for i in range(10)]
+    bad = [b'<html>', good[0][:300], b'']
+    def client(k):
+        seen = []
+        with httpx.Client(timeout=60) as c:
+            for i in range(25):
+                wrong = (i + k) % 5 == 4
+                start, answer = time.perf_counter(), c.post(f'{url}/api/colorize', files=dict(photo=('p', bad[i % 3] if wrong else good[i % 10])))
+                seen.append((wrong, answer.status_code, time.perf_counter() - start))
+        return seen
+    def load():
+        with ThreadPoolExecutor(8) as pool: return sum(pool.map(client, range(8)), [])
+    load()
+    before = memory_of(process) if sys.platform == 'linux' else 0
+    seen = load()
+    assert len(seen) == 200 and {(wrong, code) for wrong, code, _ in seen} == {(False, 200), (True, 422)}
+    if sys.platform == 'linux': assert memory_of(process) < before + 40       # MiB
+
+
+def test_too_many_at_once_are_told_so(address, photo):  # noqa: F811
+    url, _ = address
+    slow = png(photo.resize((1000, 900)))
+    ask = lambda _: httpx.post(f'{url}/api/colorize', files=dict(photo=slow), timeout=60)
+    with ThreadPoolExecutor(40) as pool: answers = list(pool.map(ask, range(40)))
+    assert {a.status_code for a in answers} == {200, 503}
+    assert {(a.headers['retry-after'], a.json()['detail'][:10]) for a in answers if a.status_code == 503} == {('5', '8 requests')}
+
+
+def test_port_in_use(address, model):  # noqa: F811
+    fails('cannot be used', 'app', '--model', model, '--port', address[0].rsplit(':', 1)[1], cwd=model.parent)
+
+
+@pytest.fixture(scope='module')
+def browser(address):
+    if not (CHROMIUM and DRIVER): pytest.skip('needs chromium and chromedriver')
+    webdriver = pytest.importorskip('selenium.webdriver')
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for arg in '--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--window-size=1300,1000': options.add_argument(arg)
+    options.set_capability('goog:loggingPrefs', {'performance': 'ALL'})
+    browser = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    yield browser
+    browser.quit()
+
+
+def wait_for(browser, css, text='', seconds=60):
+    "The first visible-or-not element that `css` finds and that contains `text`."
+    from selenium.webdriver.support.ui import WebDriverWait
+    return WebDriverWait(browser, seconds).until(lambda b: next((e for e in b.find_elements('css selector', css) if text in e.text), None), f"'{text}' in {css}")
+
+
+def fetched(link):
+    with urllib.request.urlopen(link.get_attribute('href')) as f: return f.read()
+
+
+def test_a_photo_in_the_browser(browser, address, model, photo, tmp_path):  # noqa: F811
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.support.ui import WebDriverWait
+    photo.save(tmp_path/'old photo.png')
+    browser.get(address[0])
+    wait_for(browser, '#photos input[type=file]').send_keys(str(tmp_path/'old photo.png'))
+    wait_for(browser, '#photos', 'old photo')
+    browser.find_element('id', 'colorize').click()
+    link = wait_for(browser, '#results a')
+    slider = wait_for(browser, '#before-after .inner')
+    styles = lambda: [e.get_attribute('style') for e in browser.find_elements('css selector', '#before-after [style]')]
+    before = styles()
+    ActionChains(browser).click_and_hold(slider).move_by_offset(-120, 0).release().perform()
+    WebDriverWait(browser, 10).until(lambda b: styles() != before)
+    browser.save_screenshot(str(tmp_path/'page.png'))
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(fetched(link)))), np.asarray(Colorizer.load(model, 'cpu')(photo)))
+    asked = {json.loads(e['message'])['message'].get('params', {}).get('request', {}).get('url', '') for e in browser.get_log('performance')}
+    assert {a for a in asked if a.startswith('http') and not a.startswith(address[0])} == set()   # nothing from the internet
+
+
+def test_several_photos_one_of_them_broken(browser, address, photo, tmp_path):  # noqa: F811
+    for i in range(3): photo.rotate(90 * i, expand=True).save(tmp_path/f'{i}.png')
+    (tmp_path/'broken.png').write_bytes(b'no photo')
+    browser.get(address[0])
+    wait_for(browser, '#photos input[type=file]').send_keys('\n'.join(str(tmp_path/f'{n}.png') for n in ('0', '1', 'broken', '2')))
+    wait_for(browser, '#photos', 'broken')
+    browser.find_element('id', 'colorize').click()
+    wait_for(browser, 'body', 'broken.png: The upload cannot be read as a photo')
+    wait_for(browser, '#results', '2-colour')
+    assert len(browser.find_elements('css selector', '#results a')) == 3
+    browser.save_screenshot(str(tmp_path/'several.png'))
+
+
+def test_a_film_in_the_browser(browser, address, photo, tmp_path):  # noqa: F811
+    import av
+    with av.open(str(tmp_path/'old.mp4'), 'w') as out:
+        stream = out.add_stream('libx264', rate=10)
+        stream.width, stream.height, stream.pix_fmt = 160, 106, 'yuv420p'
+        for _ in range(8): out.mux(stream.encode(av.VideoFrame.from_image(photo.crop((0, 0, 160, 106)).convert('L'))))
+        out.mux(stream.encode(None))
+    browser.get(address[0])
+    wait_for(browser, 'button[role=tab]', 'Film').click()
+    wait_for(browser, '#film input[type=file]').send_keys(str(tmp_path/'old.mp4'))
+    wait_for(browser, '#film', 'old')
+    browser.find_element('id', 'colorize-film').click()
+    wait_for(browser, 'body', '8 frames. Flicker')
+    with av.open(io.BytesIO(fetched(wait_for(browser, '#film-result a')))) as film: assert len(list(film.decode(video=0))) == 8
+    browser.save_screenshot(str(tmp_path/'film.png'))
