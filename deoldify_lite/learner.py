@@ -121,7 +121,7 @@ def critic_learner(
     "A learner that tells generated photos from real ones."
     return _learner(dls, critic, critic_loss, critic_groups(critic), **dict(metrics=critic_accuracy) | kwargs)
 
-# %% ../nbs/08_learner.ipynb #4764b7a7
+# %% ../nbs/08_learner.ipynb #9e4661ca
 class Resume(Callback):
     "Save the training every so often, and begin from what was saved."
     order,run_valid = 90,False # after the scheduler (60) and all that counts
@@ -141,14 +141,13 @@ class Resume(Callback):
         self.epoch_from,self.first,self.pct = s['epoch'],s['batch'],s['pct']
         for name,cb in self._memories().items(): cb.memory.update(s['memory'].get(name, {}))
 
-    def before_epoch(self):
+    def before_epoch(self):                                        # and not later: in `before_train`, `Log` (80) asks where the epoch begins
         if self.epoch < self.epoch_from: raise CancelEpochException
+        self.batch = self.first if self.epoch == self.epoch_from else 0
+        self.dls.train.start(self.epoch, self.batch)
 
     def before_train(self):
-        again = self.first if self.epoch == self.epoch_from else 0
-        self.dls.train.start(self.epoch, again)
-        self.batch = again
-        if again: self.learn.pct_train = self.pct
+        if self.batch: self.learn.pct_train = self.pct
 
     def after_batch(self):
         self.batch += 1

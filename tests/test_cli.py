@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from deoldify_lite.cli import main
+from deoldify_lite.core import read_table
 
 MAIN = '''
 import warnings
@@ -111,6 +112,8 @@ def test_kill_and_run_again(photos, tmp_path):
     assert again.returncode == 0, again.stderr
     a, b = [torch.load(tmp_path/'models'/r/'gen_048.pth', weights_only=True) for r in ('whole', 'cut')]
     assert all(torch.equal(a[k], b[k]) for k in a)
+    a, b = [[(row['step'], row['epoch'], row['seen'], row['loss'], row['lr']) for row in read_table(tmp_path/'models'/r/'history.csv')] for r in ('whole', 'cut')]
+    assert a == b
 
 
 def test_interrupt_says_how_to_go_on(photos, tmp_path):
@@ -145,7 +148,6 @@ main()"""
     with pytest.MonkeyPatch.context() as m:                          # the real launcher, with the tests' recipe in each process
         m.setattr('subprocess.Popen', launch)
         assert run(*ask, '--run', 'two', '--gpus', '2', cwd=tmp_path).returncode == 0
-    from deoldify_lite.core import read_table
     one, two = [read_table(tmp_path/'models'/r/'history.csv') for r in ('one', 'two')]
     assert [(r['step'], r['epoch']) for r in one] == [(r['step'], r['epoch']) for r in two]
     for a, b in zip(one, two):                                       # rounding grows with every step of Adam
