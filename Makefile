@@ -14,7 +14,7 @@ OPTIONS = --run '$(RUN)' $(if $(DATA),--data '$(DATA)') $(if $(RECIPE),--recipe 
           $(if $(SIZES),--sizes '$(SIZES)') $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(GPUS),--gpus $(GPUS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo pretrain-gen save-gen pretrain-critic train-gan export colorize video app test notebooks check bench clean
+.PHONY: help setup demo pretrain-gen save-gen pretrain-critic train-gan export finetune colorize video app test notebooks check bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ save-gen: ## Stage 2: its generations
 pretrain-critic: ## Stage 3: the critic alone
 train-gan: ## Stage 4: both together, and what they need first
 export: ## Stage 5: generator.safetensors, generator.pkl, report.png
+
+finetune: setup ## Go on training the released generator on the photos in DATA=
+	$(CLI) finetune --run '$(RUN)' $(if $(DATA),--data '$(DATA)') $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(GPUS),--gpus $(GPUS))
 
 colorize: setup ## Colorize IN= (photos, folders) into OUT=, with RUN='s generator where RUN= is given
 	$(CLI) colorize $(IN) -o '$(or $(OUT),colorized)' $(MODEL)

@@ -26,7 +26,7 @@ def offline(monkeypatch):
     "No test waits for a network: ImageNet's weights cannot be had."
     monkeypatch.setattr('deoldify_lite.export.imagenet_encoder', lambda arch: None)
     monkeypatch.setattr('deoldify_lite.loss.imagenet_weights', lambda arch: None)
-    monkeypatch.setattr('deoldify_lite.export.RELEASED', Path('none'))
+    for module in 'export', 'training': monkeypatch.setattr(f'deoldify_lite.{module}.RELEASED', Path('none'))
 
 
 @pytest.fixture(scope='session')

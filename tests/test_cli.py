@@ -133,11 +133,11 @@ def test_two_processes_learn_what_one_does(photos, tmp_path):
     "Stages 1, 3 and 4 with two gloo processes: losses as with one at the same batch, within rounding, and one set of weights."
     keep = """import torch, deoldify_lite.stages as stages
 from deoldify_lite.core import rank
-save = stages._save
+save = stages.save_weights
 def keep(t, net, name, step):
     torch.save(net.state_dict(), t.run/f'{name}.rank{rank()}')
     save(t, net, name, step)
-stages._save = keep
+stages.save_weights = keep
 main()"""
     (tmp_path/'launch.py').write_text(MAIN.format(tests=os.path.dirname(__file__)).replace('\nmain()', '\n' + keep))
     ask = ['train-gan', '--recipe', 'pair', '--data', str(photos)]

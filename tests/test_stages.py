@@ -4,6 +4,7 @@ import math
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,13 +14,15 @@ from PIL import Image
 import deoldify_lite.stages as stages
 from deoldify_lite.colorizer import Colorizer
 from deoldify_lite.core import Run, UserError, read_table
+from deoldify_lite.learner import Resume
 from deoldify_lite.metrics import pick
-from deoldify_lite.recipe import from_json
+from deoldify_lite.recipe import Fit, from_json, recipes
 from deoldify_lite.report import write_report
+from deoldify_lite.training import open_training
 
 
 def start(folder, photos=None, recipe='tiny', **kwargs):
-    return stages.open_training(Run(f'{folder}/run'), photos and str(photos), recipe, device='cpu', **kwargs)
+    return open_training(Run(f'{folder}/run'), photos and str(photos), recipe, device='cpu', **kwargs)
 
 
 @pytest.fixture(scope='module')
@@ -125,7 +128,7 @@ def test_killed_in_any_stage_ends_with_the_same_weights(finished, photos, tmp_pa
         order = ['gen_032.pth', 'gen_048.pth', 'generated', 'generated.csv', 'critic.pth']
         done = order[:order.index(f'{step}.pth')] if f'{step}.pth' in order else order
         if f.name in done: (shutil.copytree if f.is_dir() else shutil.copy)(f, training.run/f.name)
-    save, count = stages.Resume.save, []
+    save, count = Resume.save, []
 
     def save_then_die(self):
         save(self)
@@ -133,7 +136,7 @@ def test_killed_in_any_stage_ends_with_the_same_weights(finished, photos, tmp_pa
         if count.count(f'{step}.part.pth') == batch: raise Killed
 
     with monkeypatch.context() as m:
-        m.setattr(stages.Resume, 'save', save_then_die)
+        m.setattr(Resume, 'save', save_then_die)
         with pytest.raises(Killed): getattr(stages, name)(training)
     assert training.run.has(f'{step}.part.pth') and not training.run.has(f'{step}.pth')
     getattr(stages, name)(start(tmp_path, photos, recipe=None))
@@ -259,3 +262,44 @@ def test_run_folder_that_cannot_be_written(tmp_path):
     def open_it():
         with Run(f'{tmp_path}/run').open(): pass
     says('Cannot write to the run folder', open_it)
+
+
+@pytest.fixture
+def gentle(monkeypatch):
+    "Recipe 'finetune', as small as the others here."
+    monkeypatch.setitem(recipes, 'finetune', replace(recipes['finetune'], pretrain=(Fit(48, 2, 8, 1e-5, 1e-5, spread=10.),), valid_pct=.2))
+
+
+def test_finetune_starts_from_a_finished_generator(finished, photos, tmp_path, gentle):
+    first = finished.run/'generator.safetensors'
+    t = start(tmp_path, photos, 'finetune', start=str(first))
+    assert t.recipe.encoder_source == 'start' and t.recipe.generator_args['norm'] == 'batch' and t.recipe.generator_args['width'] == .25
+    out = stages.export(t)
+    write_report(t)
+    before, after = weights(t, 'start.pth'), weights(t, 'gen_048.pth')
+    moved = [(before[k] - after[k]).abs().max() for k in before if before[k].is_floating_point() and 'running' not in k]
+    assert 0 < max(moved) < .01                                      # gently
+    assert not t.run.has('critic.pth') and not t.run.has('gan.pth') and not t.run.has('generated.csv')
+    colour = Colorizer.load(out, 'cpu')(Image.open(next(photos.rglob('*.png'))))
+    assert colour.size == (120, 100)
+    says("has no GAN", stages.train_gan, t)
+    says("has no critic", stages.save_generations, t)
+    assert stages.export(start(tmp_path, recipe=None)) == out         # and going on needs no options
+    says("was started with another recipe (start:", lambda: start(tmp_path, photos, 'finetune', start='elsewhere.safetensors'))
+
+
+def test_finetune_without_a_start(photos, tmp_path, gentle, monkeypatch):
+    monkeypatch.setattr('deoldify_lite.training.RELEASED', tmp_path/'none.safetensors')
+    says('no released weights', lambda: start(tmp_path, photos, 'finetune'))
+    says('finish that run first', lambda: start(tmp_path, photos, 'finetune', start=str(tmp_path/'other')))
+    says('starts from nothing', lambda: start(tmp_path, photos, 'tiny', start='released'))
+    assert not (tmp_path/'run'/'recipe.json').exists()
+
+
+def test_a_gan_from_nothing(photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(recipes, 'scratch', replace(recipes['tiny'], name='scratch', pretrain=(), critic_fits=()))
+    t = start(tmp_path, photos, 'scratch')
+    out = stages.export(t)
+    write_report(t)
+    assert t.size == 48 and out.exists() and t.run.has('gan.pth') and not t.run.has('critic.pth')
+    assert {r['step'] for r in read_table(t.run/'history.csv')} == {'gan'}
