@@ -6,10 +6,12 @@
 __all__ = ['MEAN', 'STD', 'LUMA', 'NO_PHOTOS', 'RELEASED', 'UserError', 'Registry', 'atomic', 'write_json', 'read_json',
            'read_table', 'write_table', 'record', 'seed_of', 'seed_all', 'rank', 'world', 'together', 'Run']
 
-# %% ../nbs/00_core.ipynb #5c75fed2
+# %% ../nbs/00_core.ipynb #9381ae68
 import csv, json, os, random, shutil
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 import deoldify_lite
 
 # %% ../nbs/00_core.ipynb #b8236ee7
@@ -25,12 +27,13 @@ LUMA = (0.299, 0.587, 0.114) # weights of R, G, B in luma: ITU-R BT.601, section
 NO_PHOTOS = {'BUFR', 'EPS', 'GRIB', 'HDF5', 'MPEG', 'WMF'}
 RELEASED = Path(deoldify_lite.__file__).parents[1]/'models'/'deoldify-lite.safetensors' # weights that come with a clone of the repository
 
-# %% ../nbs/00_core.ipynb #47a304d0
+# %% ../nbs/00_core.ipynb #b6c22603
 class Registry(dict):
     "A dictionary of named things of one `kind`, filled by its decorator; a wrong name lists the right ones."
     def __init__(self,
         kind:str, # What is registered, in the singular: 'recipe', 'critic', ...
-    ): self.kind = kind
+        package:str='', # Package whose modules register more, imported when a name is not found
+    ): self.kind,self.package = kind,package
 
     def __call__(self,
         name:str, # The name that users type
@@ -43,6 +46,10 @@ class Registry(dict):
         return _register
 
     def __missing__(self, name):
+        if self.package:
+            package,self.package = import_module(self.package),''
+            for module in iter_modules(package.__path__): import_module(f'{package.__name__}.{module.name}')
+            return self[name]
         raise UserError(f"Unknown {self.kind} '{name}': choose one of {', '.join(sorted(self))}.")
 
 # %% ../nbs/00_core.ipynb #1deaff67

@@ -29,7 +29,7 @@ def critic_accuracy(
     real = as_plain(logits).float().flatten(1).mean(1) > 0
     return (real == (as_plain(label) > .5)).float().mean()
 
-# %% ../nbs/05_critic.ipynb #52ecb944
+# %% ../nbs/05_critic.ipynb #fce1ef53
 critics = Registry('critic')
 
 @critics('resnet')
@@ -39,11 +39,12 @@ class ResnetCritic(nn.Module):
         backbone:str='resnet34', # Name in `generator.backbones`
         state:dict|None=None, # Weights of the encoder's stages
         dropout:float=.25, # Before the last layer; fastai's heads use 0.25 and 0.5 in their two layers
+        n_out:int=1, # Answers a photo: one for a critic, one a class for a classifier
     ):
         super().__init__()
         self.encoder = encoder(backbone, state)
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout),
-                                  nn.Linear(stage_widths(self.encoder)[-1], 1))
+                                  nn.Linear(stage_widths(self.encoder)[-1], n_out))
     def forward(self, x):
         x = as_plain(x)
         for stage in self.encoder: x = stage(x)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['backbones', 'STAGES', 'generators', 'PAIRS', 'ResBlock', 'encoder', 'imagenet_weights', 'encoder_state',
-           'imagenet_encoder', 'conv_layer', 'icnr_', 'Upsample', 'SelfAttention', 'UnetBlock', 'DynamicUnet',
-           'stage_widths', 'Generator', 'as_plain', 'unet_generator', 'generator_groups', 'blank', 'load_state',
-           'load_weights', 'without_spectral', 'folded', 'best_device', 'native_bf16']
+           'imagenet_encoder', 'conv_layer', 'icnr_', 'Upsample', 'SelfAttention', 'fit_size', 'UnetBlock',
+           'DynamicUnet', 'stage_widths', 'Generator', 'as_plain', 'unet_generator', 'generator_groups', 'blank',
+           'load_state', 'load_weights', 'without_spectral', 'folded', 'best_device', 'native_bf16']
 
 # %% ../nbs/04_generator.ipynb #7d73b72a
 import copy, warnings
@@ -161,8 +161,11 @@ class SelfAttention(nn.Module):
         seen = F.scaled_dot_product_attention(k, q, v, scale=1.) # SAGAN's softmax runs over the queries and has no scale
         return self.gamma * seen.squeeze(1).transpose(1, 2).reshape(x.shape) + x
 
-# %% ../nbs/04_generator.ipynb #02a4ab80
-def _fit(x, like):
+# %% ../nbs/04_generator.ipynb #5b391fbf
+def fit_size(
+    x:Tensor, # (B, C, h, w)
+    like:Tensor, # (B, …, H, W)
+)->Tensor: # (B, C, H, W)
     "`x` at the size of `like`; a graph of ONNX is for all sizes, so there it is always asked."
     if x.shape[-2:] == like.shape[-2:] and not torch.jit.is_tracing(): return x
     return F.interpolate(x, like.shape[-2:], mode='nearest')
@@ -184,7 +187,7 @@ class UnetBlock(nn.Module):
         self.attention = SelfAttention(nf, norm) if attention else nn.Identity()
 
     def forward(self, x, skip):
-        x = _fit(self.up(x), skip)
+        x = fit_size(self.up(x), skip)
         return self.attention(self.convs(F.relu(torch.cat([x, self.bn(skip)], 1))))
 
 def _block_widths(decoder, width, ni, skip, last):
@@ -224,7 +227,7 @@ class DynamicUnet(nn.Module):
         for stage in self.encoder: skips.append(stage(skips[-1]))
         h = self.middle(F.relu(self.bn(skips.pop())))
         for block in self.blocks: h = block(h, skips.pop())
-        h = _fit(self.up(h), x)
+        h = fit_size(self.up(h), x)
         h = torch.cat([h, x], 1)
         low,high = self.y_range
         return torch.sigmoid(self.head(h + self.cross(h))) * (high - low) + low
@@ -240,24 +243,26 @@ def stage_widths(
     stages.train(mode)
     return widths
 
-# %% ../nbs/04_generator.ipynb #bc17889c
+# %% ../nbs/04_generator.ipynb #61125c6c
 class Generator(nn.Module):
     "A network and the target that it predicts: normalised grey in, normalised RGB on the input's own luma out."
     def __init__(self,
-        network:nn.Module, # (B, 3, H, W) -> (B, target.n_out, H, W)
+        network:nn.Module, # (B, 3, H, W) -> (B, target.n_out, H, W) or smaller
         target, # One of `targets`
     ):
         super().__init__()
         self.network,self.target = network,target
 
-    def predict(self, x): return self.network(x)
     def forward(self, x):
         x = as_plain(x)
-        return self.target.decode(self.predict(x).float(), x)
+        raw = self.network(x)
+        answer = self.target.decode(raw.float(), x)
+        answer.raw,answer.target = raw,self.target
+        return answer
 
 def as_plain(x): return x.as_subclass(Tensor) if type(x) is not Tensor else x  # fastai's subclasses slow every operation
 
-generators = Registry('generator')
+generators = Registry('generator', 'deoldify_lite.systems')
 
 @generators('unet')
 def unet_generator(
@@ -270,11 +275,12 @@ def unet_generator(
     t = targets[target]()
     return Generator(DynamicUnet(encoder(backbone, state), t.n_out, t.y_range, **kwargs), t)
 
-# %% ../nbs/04_generator.ipynb #1d8452ed
+# %% ../nbs/04_generator.ipynb #caa02595
 def generator_groups(
-    generator:Generator, # A generator whose network has an `encoder`
+    generator:Generator, # Any generator
 )->list[list]: # Parameters of the encoder's first three stages, its last two, and everything else
-    "Three parameter groups for discriminative learning rates: encoder early, encoder late, decoder."
+    "Three parameter groups for discriminative learning rates: encoder early, encoder late, decoder; one where there is no encoder."
+    if not hasattr(generator.network, 'encoder'): return [list(generator.parameters())]
     stages = generator.network.encoder
     early,late = list(stages[:3].parameters()),list(stages[3:].parameters())
     inside = {id(p) for p in early + late}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GAP', 'contact_sheet', 'psnr', 'colourfulness', 'ab_histogram', 'histogram_distance', 'Tally', 'tally', 'curves',
-           'as_image', 'report', 'pick', 'stale']
+           'as_image', 'report', 'pick', 'stale', 'plateau']
 
 # %% ../nbs/09_metrics.ipynb #dd2d9074
 import io, math
@@ -189,7 +189,7 @@ def report(
     page.paste(charts, (sheet.width + gap, 0))
     with atomic(path) as part: page.save(part)
 
-# %% ../nbs/09_metrics.ipynb #ae3e814f
+# %% ../nbs/09_metrics.ipynb #7cc3c9d2
 def pick(
     rows:list[dict], # Rows of `gan/log.csv`: checkpoint (0 = before the GAN), psnr, ab_distance; text or numbers
     start_psnr:float, # dB of the pretrained generator on the same photos
@@ -211,3 +211,12 @@ def stale(
     best = pick(rows, start_psnr, tolerance)
     since = _number(best['checkpoint']) if best else -1
     return sum(_number(row.get('checkpoint')) > since for row in rows if row.get('psnr') not in (None, '')) >= patience
+
+def plateau(
+    rows:list[dict], # As for `pick`
+    wait:int, # Checkpoints without a better PSNR, at least 1
+)->bool: # True each time that so many have passed
+    "Has PSNR stood still for `wait` checkpoints, or for a multiple of that?"
+    psnr = [_number(row['psnr']) for row in rows]
+    since = len(psnr) - 1 - max(range(len(psnr)), key=psnr.__getitem__)
+    return since > 0 and since % wait == 0

@@ -114,7 +114,7 @@ def _sample_files():
     files |= inside('matplotlib', 'mpl-data/sample_data', 'grace_hopper.jpg')
     return {n: f for n,f in files.items() if f.exists()}
 
-# %% ../nbs/02_photos.ipynb #70c076f0
+# %% ../nbs/02_photos.ipynb #e13093ad
 @dataclass(frozen=True)
 class Photo:
     "What is known of one file."
@@ -136,6 +136,16 @@ class Manifest:
     def _of(self, split): return sorted((p for p in self.photos if p.split == split), key=lambda p: p.hash)
     def files(self, split:str)->list[Path]: return [self.root/p.file for p in self._of(split)]
     def hashes(self, split:str)->list[str]: return [p.hash for p in self._of(split)]
+
+    def classes(self)->list[str]: # Names, sorted; none when all photos lie in one folder
+        "The folders that photos lie in, as classes."
+        names = sorted({p.file.partition('/')[0] if '/' in p.file else '' for p in self.photos if p.split})
+        return names if len(names) > 1 else []
+
+    def labels(self, split:str)->list[int]: # One a file of the split: the number of its class
+        "Classes of the photos of a split."
+        numbers = {c: i for i,c in enumerate(self.classes())}
+        return [numbers.get(p.file.partition('/')[0] if '/' in p.file else '', 0) for p in self._of(split)]
 
     def counts(self)->dict: # 'train', 'valid', … and 'dropped: reason' -> number
         "How many photos are in each split, and how many were dropped for what."

@@ -105,7 +105,7 @@ def deoldify_artistic(dls):
 
 class PlainOutput(Generator):
     "DeOldify's loss sees what the network answers."
-    def forward(self, x): return self.predict(as_plain(x))
+    def forward(self, x): return self.network(as_plain(x))
 
 
 def quiet(learn):

@@ -28,11 +28,11 @@ def test_answers_as_deoldify(kind, tmp_path):
     assert header['size'] == 560
     with torch.no_grad():
         x, real = reference_input(64), np.load(PARITY/f'{kind}_64.npy')
-        assert np.abs(generator.predict(x)[0].numpy() - real).max() < 1e-4
+        assert np.abs(generator.network(x)[0].numpy() - real).max() < 1e-4
         plain = folded(generator)
         for size in (64, 80):
             x = reference_input(size)
-            assert (plain.predict(x) - generator.predict(x)).abs().max() < 1e-4
+            assert (plain.network(x) - generator.network(x)).abs().max() < 1e-4
     state.pop(next(iter(state)))
     torch.save(state, tmp_path/'less.pth')
     with pytest.raises(UserError, match="not one of DeOldify's generators: .* artistic and .* stable"): Colorizer.load(tmp_path/'less.pth')

@@ -303,3 +303,61 @@ def test_a_gan_from_nothing(photos, tmp_path, monkeypatch):
     write_report(t)
     assert t.size == 48 and out.exists() and t.run.has('gan.pth') and not t.run.has('critic.pth')
     assert {r['step'] for r in read_table(t.run/'history.csv')} == {'gan'}
+
+
+SYSTEMS = ('zhang', 'resnet18-cnn', 'resnet18-cnn-l1', 'resnet18-cnn-l2', 'iizuka', 'unet-l1', 'pix2pix', 'pix2pix-resnet18', 'dcgan', 'dcgan-mae')
+
+
+def shrunk(recipe):
+    "A system's own recipe, its photos few and small."
+    small = lambda fit: fit and replace(fit, size=32, bs=2, seen=8, **(dict(checkpoints=2, plateau=min(fit.plateau, 1)) if hasattr(fit, 'plateau') else {}))
+    args = recipe.generator_args | (dict(width=.25) if recipe.generator in ('zhang', 'unet') else {})
+    return replace(recipe, generator_args=args, pretrain=tuple(map(small, recipe.pretrain)), gan=small(recipe.gan), pretext=small(recipe.pretext),
+                   checkpoint_seconds=0., valid_pct=.2)
+
+
+@pytest.fixture(scope='module')
+def unet_run(tmp_path_factory, photos):
+    with pytest.MonkeyPatch.context() as m:
+        m.setitem(recipes, 'unet-l1', shrunk(recipes['unet-l1']))
+        m.setattr('deoldify_lite.export.imagenet_encoder', lambda arch: None)
+        return stages.export(start(tmp_path_factory.mktemp('unet'), photos, 'unet-l1'))
+
+
+@pytest.mark.parametrize('name', SYSTEMS)
+def test_every_system_trains_resumes_exports_and_colorizes(name, unet_run, photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(recipes, name, shrunk(recipes[name]))
+    options = dict(start=str(unet_run)) if recipes[name].start else {}
+    save, saved = Resume.save, []
+
+    def save_then_die(self):
+        save(self)
+        saved.append(1)
+        if len(saved) == 3: raise KeyboardInterrupt
+    with monkeypatch.context() as m:
+        m.setattr(Resume, 'save', save_then_die)
+        with pytest.raises(KeyboardInterrupt): stages.export(start(tmp_path, photos, name, **options))
+    t = start(tmp_path, recipe=None)
+    out = stages.export(t)
+    write_report(t)
+    assert t.run.has('prior.npy') == (name == 'zhang') and t.run.has('encoder.pth') == name.startswith('resnet18-cnn')
+    assert t.run.has('gan.pth') == ('pix2pix' in name or 'dcgan' in name) and (t.recipe.encoder_source == 'classes') == name.startswith('resnet18-cnn')
+    if name == 'iizuka': assert t.recipe.generator_args['n_classes'] == 6
+    photo = Image.open(next(photos.rglob('*.png')))
+    colour = Colorizer.load(out, 'cpu')(photo)
+    assert colour.size == photo.size and np.abs(np.asarray(colour.convert('L'), int) - np.asarray(photo.convert('L'), int)).max() <= 1
+    from deoldify_lite.export import export_onnx, load_generator
+    generator, header = load_generator(out)
+    export_onnx(generator, tmp_path/'g.onnx', header['size'])
+    session = pytest.importorskip('onnxruntime').InferenceSession(str(tmp_path/'g.onnx'))
+    for size in ((32, 32), (64, 96), (48, 80)):
+        x = torch.randn(1, 1, *size).expand(-1, 3, -1, -1).contiguous() * .5
+        with torch.no_grad(): ours = generator(x)
+        assert np.abs(session.run(None, dict(grey=x.numpy()))[0] - ours.numpy()).max() < 1e-3
+
+
+def test_without_folders_there_are_no_classes(photos, tmp_path, monkeypatch):
+    for i, f in enumerate(sorted(photos.rglob('*.png'))): shutil.copy(f, (tmp_path/'flat').mkdir(exist_ok=True) or tmp_path/'flat'/f'{i}.png')
+    monkeypatch.setitem(recipes, 'resnet18-cnn', shrunk(recipes['resnet18-cnn']))
+    with pytest.warns(UserWarning, match='there are no classes'): t = start(tmp_path, tmp_path/'flat', 'resnet18-cnn')
+    assert t.recipe.encoder_source == 'random' and stages.export(t).exists() and not t.run.has('encoder.pth')

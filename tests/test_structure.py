@@ -27,8 +27,9 @@ def imports(module):
 
 
 def test_every_module_has_a_notebook():
-    files = {p.stem for p in (ROOT/'deoldify_lite').glob('*.py')} - {'__init__', '_modidx'}
-    assert files == {m for m in modules() if '.' not in m}
+    folder = ROOT/'deoldify_lite'
+    files = {'.'.join(p.relative_to(folder).with_suffix('').parts) for p in folder.rglob('*.py') if p.stem not in ('__init__', '_modidx')}
+    assert files == modules().keys()
 
 
 def test_modules_import_only_smaller_numbers():
@@ -46,4 +47,4 @@ def test_inference_reaches_no_training():
 
 
 def test_no_star_imports():
-    assert not [m for m in modules() if 'import *' in (ROOT/'deoldify_lite'/f'{m}.py').read_text()]
+    assert not [m for m in modules() if 'import *' in (ROOT/'deoldify_lite'/f"{m.replace('.', '/')}.py").read_text()]
