@@ -14,7 +14,7 @@ OPTIONS = --run '$(RUN)' $(if $(DATA),--data '$(DATA)') $(if $(RECIPE),--recipe 
           $(if $(SIZES),--sizes '$(SIZES)') $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(GPUS),--gpus $(GPUS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo pretrain-gen save-gen pretrain-critic train-gan export finetune colorize video app test notebooks check bench clean
+.PHONY: help setup demo pretrain-gen save-gen pretrain-critic train-gan export finetune colorize video app evaluate compare test notebooks check bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,12 @@ video: setup ## Colorize the film IN= into OUT=, with RUN='s generator where RUN
 
 app: setup ## A page in the browser, with RUN='s generator where RUN= is given
 	$(CLI) app $(MODEL)
+
+evaluate: setup ## Measure RUN='s generator on the photos in DATA=, into OUT=
+	$(CLI) evaluate 'models/$(RUN)/generator.safetensors' --data '$(DATA)' -o '$(or $(OUT),models/$(RUN)/table.md)'
+
+compare: setup ## Train all recipes on the photos in DATA= and measure them on those in TEST=
+	$(CLI) compare --data '$(DATA)' $(foreach t,$(TEST),--test '$(t)')
 
 test: setup ## Run the tests
 	$(BIN)/pytest -q tests

@@ -29,8 +29,8 @@ def critic_accuracy(
     real = as_plain(logits).float().flatten(1).mean(1) > 0
     return (real == (as_plain(label) > .5)).float().mean()
 
-# %% ../nbs/05_critic.ipynb #fce1ef53
-critics = Registry('critic')
+# %% ../nbs/05_critic.ipynb #fe110e6f
+critics = Registry('critic', 'deoldify_lite.systems')
 
 @critics('resnet')
 class ResnetCritic(nn.Module):

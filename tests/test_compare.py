@@ -1,0 +1,38 @@
+"""One table of several systems: the same photos, the same measure, and nothing done twice."""
+import json
+
+import pytest
+from PIL import Image
+from test_cli import fails, run
+from test_stages import shrunk
+
+from deoldify_lite.compare import compare
+from deoldify_lite.recipe import recipes
+
+
+def small_recipes(monkeypatch, names):
+    for name in names: monkeypatch.setitem(recipes, name, shrunk(recipes[name]))
+
+
+def test_compare_trains_measures_and_goes_on(photos, tmp_path, monkeypatch):
+    names = ('unet-l1', 'pix2pix-resnet18')
+    small_recipes(monkeypatch, names)
+    made = compare(str(photos), [str(photos/'0'), str(photos/'1')], tmp_path/'out', tmp_path/'runs', names, 64, 'cpu')
+    text = made.read_text()
+    for word in ('unet-l1', 'pix2pix-resnet18', 'grey copy', 'constant chroma', 'PSNR', 'AuC balanced', '- unet-l1:'): assert word in text
+    results = json.loads((tmp_path/'out'/'comparison-0.json').read_text())
+    assert results['protocol']['size'] == 64 and results['protocol']['photos'] == 2 and len(results['protocol']['set']) == 16
+    grey = results['results']['grey copy']
+    assert grey['colourfulness'] < 1e-3 and grey['ab_distance'] == pytest.approx(1, abs=.02) and results['results']['unet-l1']['parameters'] > .1
+    sheet = Image.open(tmp_path/'out'/'comparison-0.jpg')
+    assert sheet.width > 4 * 100
+    stamps = {f: f.stat().st_mtime_ns for f in tmp_path.rglob('*') if f.is_file() and f.name != 'comparison.md'}
+    again = compare(str(photos), [str(photos/'0'), str(photos/'1')], tmp_path/'out', tmp_path/'runs', names, 64, 'cpu')
+    assert again.read_text() == text and stamps == {f: f.stat().st_mtime_ns for f in stamps}
+
+
+def test_evaluate_refuses_what_it_cannot_measure(photos, tmp_path):
+    (tmp_path/'empty').mkdir()
+    fails('There is no file', 'evaluate', 'none.safetensors', '--data', photos, '-o', 'x.md', cwd=tmp_path)
+    fails('no image file', 'evaluate', 'none.safetensors', '--data', tmp_path/'empty', '-o', 'x.md', cwd=tmp_path)
+    assert run('evaluate', '--help', cwd=tmp_path).returncode == 0 and not (tmp_path/'x.md').exists()
