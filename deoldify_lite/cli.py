@@ -13,7 +13,7 @@ from typing import Annotated, Optional
 import typer
 from .core import Run, UserError, rank, world
 
-# %% ../nbs/16_cli.ipynb #5f7a90dc
+# %% ../nbs/16_cli.ipynb #e810fffe
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Train a photo colorizer in five stages, and use it. Start with: deoldify-lite export --data sample --recipe demo --run demo")
 
@@ -22,6 +22,8 @@ _data = Annotated[Optional[str], typer.Option(help="Folder of photos, or 'sample
 _recipe = Annotated[Optional[str], typer.Option(help="Recipe: deoldify (large sets, GPU), deoldify-cpu (two hours on two cores), demo.")]
 _sizes = Annotated[Optional[str], typer.Option(help="Sizes of stage 1 in pixels, growing: '64 128 192'.")]
 _epochs = Annotated[Optional[int], typer.Option(help="Rounds over the photos at each size of stage 1.")]
+_input = Annotated[Optional[str], typer.Option(help="What the generator is given: grey (photos), or sketch (their lines, to colour drawings).")]
+_start = Annotated[Optional[str], typer.Option(help="Generator to start from, for recipes that do: a file, or a finished run; the recipe's own when not given.")]
 _device = Annotated[Optional[str], typer.Option(help="cuda, mps or cpu; the best there is when not given.")]
 
 _model = Annotated[Optional[Path], typer.Option(help=".safetensors, .onnx, DeOldify's .pth, or a generator.pkl of your own; the released weights when not given.")]
@@ -54,7 +56,7 @@ def _join(device):
     torch.distributed.init_process_group('nccl' if cuda else 'gloo')
     return f"cuda:{os.environ['LOCAL_RANK']}" if cuda else 'cpu'
 
-def _stage(name, run, data, recipe, sizes, epochs, device, gpus, start=None):
+def _stage(name, run, data, recipe, sizes, epochs, device, gpus, start=None, input=None):
     "Run a stage, and whatever it needs first."
     sizes = _numbers(sizes)
     if gpus > 1 and world() == 1: _launch(gpus)
@@ -63,49 +65,54 @@ def _stage(name, run, data, recipe, sizes, epochs, device, gpus, start=None):
     from deoldify_lite.training import open_training
     with Run(run).open() as folder:
         try:
-            training = open_training(folder, data, recipe, sizes, epochs, device, start)
+            training = open_training(folder, data, recipe, sizes, epochs, device, start, input)
             return training,getattr(stages, name)(training)
         except KeyboardInterrupt: raise UserError("Stopped. Run the same command again: it goes on where it was.") from None
 
-# %% ../nbs/16_cli.ipynb #515394b7
+# %% ../nbs/16_cli.ipynb #fd0c92e7
 @app.command('pretrain-gen')
-def pretrain_gen(run:_run='mine', data:_data=None, recipe:_recipe=None, sizes:_sizes=None, epochs:_epochs=None, device:_device=None, gpus:_gpus=1):
+def pretrain_gen(run:_run='mine', data:_data=None, recipe:_recipe=None, sizes:_sizes=None, epochs:_epochs=None, input:_input=None,
+        start:_start=None, device:_device=None, gpus:_gpus=1):
     "Stage 1: train the generator alone, one size after the other. Example: deoldify-lite pretrain-gen --data ~/photos --run mine"
-    t,made = _stage('pretrain_generator', run, data, recipe, sizes, epochs, device, gpus)
+    t,made = _stage('pretrain_generator', run, data, recipe, sizes, epochs, device, gpus, start, input)
     print(f'The generator is in {t.run/made}.')
 
 @app.command('save-gen')
-def save_gen(run:_run='mine', data:_data=None, recipe:_recipe=None, sizes:_sizes=None, epochs:_epochs=None, device:_device=None, gpus:_gpus=1):
+def save_gen(run:_run='mine', data:_data=None, recipe:_recipe=None, sizes:_sizes=None, epochs:_epochs=None, input:_input=None,
+        start:_start=None, device:_device=None, gpus:_gpus=1):
     "Stage 2: save what the generator makes of the photos. Example: deoldify-lite save-gen --run mine"
-    t,made = _stage('save_generations', run, data, recipe, sizes, epochs, device, gpus)
+    t,made = _stage('save_generations', run, data, recipe, sizes, epochs, device, gpus, start, input)
     print(f"{len(made)} generations are in {t.run/'generated'}.")
 
 @app.command('pretrain-critic')
-def pretrain_critic(run:_run='mine', data:_data=None, recipe:_recipe=None, sizes:_sizes=None, epochs:_epochs=None, device:_device=None, gpus:_gpus=1):
+def pretrain_critic(run:_run='mine', data:_data=None, recipe:_recipe=None, sizes:_sizes=None, epochs:_epochs=None, input:_input=None,
+        start:_start=None, device:_device=None, gpus:_gpus=1):
     "Stage 3: train the critic to tell generations from photos. Example: deoldify-lite pretrain-critic --run mine"
-    t,made = _stage('pretrain_critic', run, data, recipe, sizes, epochs, device, gpus)
+    t,made = _stage('pretrain_critic', run, data, recipe, sizes, epochs, device, gpus, start, input)
     print(f'The critic is in {t.run/made}.')
 
 @app.command('train-gan')
-def train_gan(run:_run='mine', data:_data=None, recipe:_recipe=None, sizes:_sizes=None, epochs:_epochs=None, device:_device=None, gpus:_gpus=1):
+def train_gan(run:_run='mine', data:_data=None, recipe:_recipe=None, sizes:_sizes=None, epochs:_epochs=None, input:_input=None,
+        start:_start=None, device:_device=None, gpus:_gpus=1):
     "Stage 4: train generator and critic together, and pick the best checkpoint. Example: deoldify-lite train-gan --run mine"
-    t,made = _stage('train_gan', run, data, recipe, sizes, epochs, device, gpus)
+    t,made = _stage('train_gan', run, data, recipe, sizes, epochs, device, gpus, start, input)
     print(f"The picked generator is in {t.run/made}, previews are in {t.run/'gan'}.")
 
 @app.command()
-def export(run:_run='mine', data:_data=None, recipe:_recipe=None, sizes:_sizes=None, epochs:_epochs=None, device:_device=None, gpus:_gpus=1,
+def export(run:_run='mine', data:_data=None, recipe:_recipe=None, sizes:_sizes=None, epochs:_epochs=None, input:_input=None, start:_start=None,
+           device:_device=None, gpus:_gpus=1,
            model:Annotated[Optional[Path], typer.Option(help="With --onnx: this file in place of a run's.")]=None,
            onnx:Annotated[bool, typer.Option(help="Write an ONNX file too.")]=False):
     "Stage 5: write generator.safetensors, generator.pkl and report.png. Example: deoldify-lite export --run mine"
     if model: return _to_onnx(model)
-    made = _finish(run, data, recipe, sizes, epochs, device, gpus)
+    made = _finish(run, data, recipe, sizes, epochs, device, gpus, start, input)
     if onnx and rank() == 0: _to_onnx(made)
 
 @app.command()
 def finetune(
     data:Annotated[Optional[str], typer.Option(help="Folder of colour photos like those that you want to colorize; a few hundred are enough.")]=None,
     run:_run='mine', epochs:_epochs=None, device:_device=None, gpus:_gpus=1,
-    start:Annotated[Optional[str], typer.Option(help="Generator to start from: a file, or a finished run; the released weights when not given.")]=None):
+    start:_start=None):
     "Go on training a finished generator on your own photos, gently. Example: deoldify-lite finetune --data ~/album --run mine"
     _finish(run, data, 'finetune', None, epochs, device, gpus, start)
 

@@ -15,7 +15,7 @@ import deoldify_lite
 from .core import LUMA, MEAN, RELEASED, STD, UserError
 from .files import can_write, read_page, read_photo, to8, write_photo
 
-# %% ../nbs/13_colorizer.ipynb #11e2e8e2
+# %% ../nbs/13_colorizer.ipynb #fcf4533d
 STRIP = 1 << 19 # pixels worked on at once: they fit into a processor's cache
 
 def shrink(
@@ -29,11 +29,12 @@ def shrink(
 
 def join(
     luma:np.ndarray, # (H, W) uint8 or uint16
-    chroma:np.ndarray, # (2, h, w) float32: R - Y and B - Y, for luma in [0, 1]
+    chroma:np.ndarray, # (2, h, w) float32: R - Y and B - Y, for luma in [0, 1]; a third map is luma in place of the photo's
     saturation:float=1., # 0 is grey, 1 is what the network said
 )->np.ndarray: # (H, W, 3) of `luma`'s type
     "Chroma of any size on the luma of a photo; the luma stays what it was, within rounding."
     (h,w),top = luma.shape,np.iinfo(luma.dtype).max
+    if len(chroma) == 3: luma,chroma = _enlarged(chroma[2], luma),chroma[:2]
     if not saturation: return np.repeat(luma[...,None], 3, 2)
     maps = [Image.fromarray(np.ascontiguousarray(c, np.float32) * (saturation * top)) for c in chroma]
     out,step = np.empty((h, w, 3), luma.dtype),max(1, STRIP // w)
@@ -43,6 +44,12 @@ def join(
         out[rows] = _fit(luma[rows], *[np.asarray(m.resize((w, rows.stop - rows.start), Image.BICUBIC, box)) for m in maps])
     with ThreadPoolExecutor(2) as pool: list(pool.map(strip, range(0, h, step)))
     return out
+
+def _enlarged(y, like):
+    "Luma in [0, 1] of any size as that of a photo."
+    top = np.iinfo(like.dtype).max
+    large = np.asarray(Image.fromarray(np.ascontiguousarray(y, np.float32)).resize(like.shape[::-1], Image.BICUBIC))
+    return np.rint(large.clip(0, 1) * top).astype(like.dtype)
 
 def _green(red, blue): return (red * LUMA[0] + blue * LUMA[2]) / -LUMA[1]   # G - Y: the weighted sum of the three is 0
 
@@ -63,7 +70,7 @@ def _fit(luma, red, blue):
     scale = fit_scale(y, red, blue, np.iinfo(luma.dtype).max)
     return np.stack([np.rint(y + part * scale) for part in (red, _green(red, blue), blue)], 2).astype(luma.dtype)
 
-# %% ../nbs/13_colorizer.ipynb #422be34d
+# %% ../nbs/13_colorizer.ipynb #9d58ee26
 LEAST = 32 # pixels: the smallest square that a U-Net takes
 BATCH = 4 # photos at once: more is no faster on a processor, and takes more memory
 
@@ -79,15 +86,15 @@ def _on_torch(generator, device):
     return net,run
 
 def _on_onnx(path):
-    "An ONNX file as a function of arrays, its session, and the side that it was trained at."
+    "An ONNX file as its session, a function of arrays, and the notes in it."
     try: import onnxruntime
     except ImportError: raise UserError("ONNX files need onnxruntime: pip install 'deoldify_lite[onnx]'.") from None
     if not Path(path).is_file(): raise UserError(f"There is no file {path}.")
     try: session = onnxruntime.InferenceSession(str(path), providers=onnxruntime.get_available_providers())
     except Exception as e: raise UserError(f"{path} is no ONNX file, or it is damaged ({type(e).__name__}).") from None
-    size = session.get_modelmeta().custom_metadata_map.get('size')
-    if size is None: raise UserError(f"{path} is no generator of deoldify_lite: make one with deoldify-lite export-onnx.")
-    return session,lambda x: session.run(None, {session.get_inputs()[0].name: x})[0],int(size)
+    notes = session.get_modelmeta().custom_metadata_map
+    if 'size' not in notes: raise UserError(f"{path} is no generator of deoldify_lite: make one with deoldify-lite export --onnx --model FILE.")
+    return session,lambda x: session.run(None, {session.get_inputs()[0].name: x})[0],notes
 
 def _out_of_memory(e): return isinstance(e, MemoryError) or any(s in str(e).lower() for s in ('out of memory', 'allocate memory', 'bad_alloc'))
 
@@ -99,9 +106,10 @@ class Colorizer:
         device:str='cpu', # Where it works
         name:str='', # What it is called in the files that it makes
         run=None, # Function of arrays, (B, 3, S, S) normalised grey -> normalised RGB, where torch is not used
+        whole:bool=False, # Take the network's luma too: it was trained on drawings
     ):
         self.generator,self.run = (generator, run) if run else _on_torch(generator, device)
-        self.size,self.device,self.name = size,device,name
+        self.size,self.device,self.name,self.whole = size,device,name,whole or getattr(getattr(generator, 'target', None), 'whole', False)
 
     @classmethod
     def load(cls,
@@ -114,8 +122,8 @@ class Colorizer:
             raise UserError(f"There are no released weights in {path.parent}: train a generator, and name its file with --model.")
         kind,name = path.suffix.lower(),path.stem
         if kind == '.onnx':
-            session,run,size = _on_onnx(path)
-            return cls(session, size, 'cpu', name, run)
+            session,run,notes = _on_onnx(path)
+            return cls(session, int(notes['size']), 'cpu', name, run, notes.get('whole') == '1')
         from deoldify_lite.generator import best_device
         device = best_device(device)
         if kind == '.pkl':
@@ -140,7 +148,7 @@ class Colorizer:
 
     def chroma(self,
         small:np.ndarray, # (B, S, S) float32 luma in [0, 1], see `shrink`
-    )->np.ndarray: # (B, 2, S, S) float32: R - Y and B - Y
+    )->np.ndarray: # (B, 2, S, S) float32: R - Y and B - Y; of a network for drawings, a third map is Y
         "What the network says. Halves the batch when memory runs out, and raises `MemoryError` when one photo is too much."
         grey = (small[:,None] - np.array(MEAN, np.float32)[:,None,None]) / np.array(STD, np.float32)[:,None,None]
         try: rgb = self.run(np.ascontiguousarray(grey, np.float32))
@@ -151,7 +159,7 @@ class Colorizer:
             return np.concatenate([self.chroma(small[:half]), self.chroma(small[half:])])
         rgb = rgb * np.array(STD, np.float32)[:,None,None] + np.array(MEAN, np.float32)[:,None,None]
         y = np.einsum('bchw,c->bhw', rgb, np.array(LUMA, np.float32))
-        return np.stack([rgb[:,0] - y, rgb[:,2] - y], 1)
+        return np.stack([rgb[:,0] - y, rgb[:,2] - y, *([y] if self.whole else [])], 1)
 
     def chromas(self,
         lumas:list[np.ndarray], # (H, W) uint8 or uint16 each

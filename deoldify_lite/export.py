@@ -55,7 +55,7 @@ def load_generator(
     load_weights(generator, {k: v.float() if v.is_floating_point() else v for k,v in state.items()}, path)
     return generator.eval(),header
 
-# %% ../nbs/11_export.ipynb #b707f0cf
+# %% ../nbs/11_export.ipynb #830d0047
 OPSET = 18 # of ONNX; onnxruntime reads it since 1.14
 
 def export_onnx(
@@ -72,7 +72,7 @@ def export_onnx(
         torch.onnx.export(folded(generator).cpu(), (torch.zeros(1, 3, 64, 64),), str(part), input_names=['grey'], output_names=['rgb'],
                           dynamic_axes=dict(grey=open_axes, rgb=open_axes), opset_version=OPSET, dynamo=False)
         model = onnx.load(part)
-        onnx.helper.set_model_props(model, dict(size=str(size)))
+        onnx.helper.set_model_props(model, dict(size=str(size), whole=str(int(generator.target.whole))))
         onnx.save(model, part)
 
 # %% ../nbs/11_export.ipynb #cfe4de22

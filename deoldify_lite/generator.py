@@ -8,7 +8,7 @@ __all__ = ['backbones', 'STAGES', 'generators', 'PAIRS', 'ResBlock', 'encoder', 
            'DynamicUnet', 'stage_widths', 'Generator', 'as_plain', 'unet_generator', 'generator_groups', 'blank',
            'load_state', 'load_weights', 'without_spectral', 'folded', 'best_device', 'native_bf16']
 
-# %% ../nbs/04_generator.ipynb #7d73b72a
+# %% ../nbs/04_generator.ipynb #02a9b27f
 import copy, warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch, torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval, parametrize
 from torch.nn.utils.parametrizations import spectral_norm
-from .color import targets
+from .color import make_target
 from .core import Registry, UserError
 
 # %% ../nbs/04_generator.ipynb #2b8acb18
@@ -243,7 +243,7 @@ def stage_widths(
     stages.train(mode)
     return widths
 
-# %% ../nbs/04_generator.ipynb #61125c6c
+# %% ../nbs/04_generator.ipynb #5971497c
 class Generator(nn.Module):
     "A network and the target that it predicts: normalised grey in, normalised RGB on the input's own luma out."
     def __init__(self,
@@ -268,11 +268,12 @@ generators = Registry('generator', 'deoldify_lite.systems')
 def unet_generator(
     backbone:str='resnet34', # Name in `backbones`
     target:str='rgb', # Name in `targets`
+    whole:bool=False, # Predict luma too: for drawings
     state:dict|None=None, # Weights of the encoder's stages
     **kwargs, # Passed to `DynamicUnet`: decoder, width, norm
 )->Generator:
     "DeOldify's generator: a dynamic U-Net on a ResNet."
-    t = targets[target]()
+    t = make_target(target, whole)
     return Generator(DynamicUnet(encoder(backbone, state), t.n_out, t.y_range, **kwargs), t)
 
 # %% ../nbs/04_generator.ipynb #caa02595

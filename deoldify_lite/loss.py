@@ -6,10 +6,10 @@
 __all__ = ['POOLS', 'losses', 'LAYER_WEIGHTS', 'VGGFeatures', 'PixelLoss', 'PerceptualLoss', 'TargetLoss', 'L1Loss', 'L2Loss',
            'JointLoss', 'bin_prior', 'rarity', 'CrossEntropy', 'make_loss']
 
-# %% ../nbs/06_loss.ipynb #40f03043
+# %% ../nbs/06_loss.ipynb #b1f26d73
 import torch, torch.nn.functional as F, torchvision
 from torch import Tensor, nn
-from .color import SIGMA, ab_bins, targets
+from .color import SIGMA, ab_bins, denormalize, luma, targets
 from .core import Registry, seed_of
 from .generator import as_plain, imagenet_weights
 
@@ -69,7 +69,7 @@ class PerceptualLoss(nn.Module):
                  for p,r,w in zip(self.features(pred), real, LAYER_WEIGHTS)]
         return F.mse_loss(pred.float(), y.float()) + self.weight * sum(parts)
 
-# %% ../nbs/06_loss.ipynb #2d35da94
+# %% ../nbs/06_loss.ipynb #d5c27f83
 class TargetLoss(nn.Module):
     "A loss in the space of the generator's target, at the resolution of its network's answer."
     labels = False # Does it want to know the photo's class?
@@ -79,9 +79,10 @@ class TargetLoss(nn.Module):
         y:Tensor, # (B, 3, H, W) normalised RGB of the photo
     )->Tensor: # Scalar
         "Compare what the network said with the photo, in the target's space."
-        raw,y = pred.raw.float(),as_plain(y).float()
+        raw,target,y = pred.raw.float(),pred.target,as_plain(y).float()
         if raw.shape[-2:] != y.shape[-2:]: y = F.interpolate(y, raw.shape[-2:], mode='area')
-        return self.compare(raw, pred.target.encode(y))
+        if not target.whole: return self.compare(raw, target.encode(y))
+        return self.compare(target.chroma(raw), target.inner.encode(y)) + F.l1_loss(target.light(raw), luma(denormalize(y)))
 
 @losses('l1')
 class L1Loss(TargetLoss):
@@ -143,7 +144,7 @@ class CrossEntropy(TargetLoss):
         likely = torch.log_softmax(raw, 1).gather(1, bins)
         return -(self.weight[bins[:,0]] * (share * likely).sum(1)).mean()
 
-# %% ../nbs/06_loss.ipynb #c597db0e
+# %% ../nbs/06_loss.ipynb #a91ef34c
 def make_loss(
     name:str='perceptual', # Name in `losses`
     fallback:str='pixel', # Without ImageNet's weights: 'pixel' (pixels alone) or 'random' (random features)

@@ -11,7 +11,7 @@ __all__ = ['MAX_ROUNDS', 'MEASURES', 'BATCHES', 'recipes', 'IMAGENET', 'deoldify
 from dataclasses import asdict, dataclass, field, replace
 from .core import Registry, UserError
 
-# %% ../nbs/10_recipe.ipynb #0b144526
+# %% ../nbs/10_recipe.ipynb #552570d4
 @dataclass(frozen=True)
 class Fit:
     "One call of `fit`: how large, how long, how fast."
@@ -57,9 +57,12 @@ class Recipe:
     generator_args:dict=field(default_factory=dict) # Passed to it
     critic:str='resnet' # Name in `critics`
     critic_args:dict=field(default_factory=dict) # Passed to it
+    input:str='grey' # What the generator is given: 'grey', or 'sketch' for a photo's lines, which it then has to fill whole
     loss:str='perceptual' # Name in `losses`
     loss_args:dict=field(default_factory=dict) # Passed to it
     loss_fallback:str='pixel' # Without ImageNet's VGG-16: see `make_loss`
+    rotate:float=0. # Degrees that photos are turned at most, either way, in training; all are mirrored half of the time
+    zoom:float=1. # See `Augment`
     critic_photos:int=20_000 # Photos at most whose generations are saved; more teach the critic nothing new
     critic_target:float=.8 # Validation accuracy that the critic should reach; a warning is printed below it
     valid_photos:int=512 # Photos at most to measure on after each epoch

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['generators_of', 'write_report', 'write_card']
 
-# %% ../nbs/12b_report.ipynb #2563c545
+# %% ../nbs/12b_report.ipynb #9a1c6a78
 from pathlib import Path
 import torch
 from PIL import Image
+from .color import inputs
 from .core import UserError, atomic, read_table
 from .data import decode, photo_loader, stored_side
 from .metrics import contact_sheet, report
@@ -16,7 +17,7 @@ from .photos import find_data, scan
 from .stages import colorize_batch, cycle_file, gen_names, measure, pick_checkpoint
 from .training import Training
 
-# %% ../nbs/12b_report.ipynb #9c520724
+# %% ../nbs/12b_report.ipynb #778cdfd2
 def _curves(t):
     "The panels of `report.png`: title, rows, x, columns."
     history = read_table(t.run/'history.csv')
@@ -38,13 +39,18 @@ def generators_of(
     files = [['start.pth'] if t.recipe.start else [], [f'{n}.pth' for n in gen_names(t.recipe)], [cycle_file(t.recipe.cycles, 'gan.pth')] if t.recipe.gan else []]
     return {Path(f).stem: f for group in files for f in group}
 
+def _given(photo, input):
+    "What the generator sees of a photo."
+    x = inputs[input](torch.from_numpy(photo).permute(2, 0, 1)[None] / 255)[0,0]
+    return Image.fromarray((x * 255).round().byte().numpy())
+
 def _columns(t, files, side):
     "Photos as they went in, before (where it began with something), after stage 1, after the GAN, and real."
     real,steps = [decode(f, side) for f in files],generators_of(t)
     shown = {'before': steps.get('start'), 'after stage 1': steps[gen_names(t.recipe)[-1]] if t.recipe.pretrain else None, 'after the GAN': steps.get('gan')}
-    columns = dict(input=[Image.fromarray(p).convert('L') for p in real])
+    columns = dict(input=[_given(p, t.recipe.input) for p in real])
     for title,weights in shown.items():
-        if weights: columns[title] = [Image.fromarray(p) for p in colorize_batch(t.generator(weights).eval(), real, t.device)]
+        if weights: columns[title] = [Image.fromarray(p) for p in colorize_batch(t.generator(weights).eval(), real, t.device, t.recipe.input)]
     return columns | dict(real=[Image.fromarray(p) for p in real])
 
 def write_report(
@@ -57,10 +63,10 @@ def write_report(
     title = 'Validation photos' if len(valid) == len(files) else f'{len(valid)} validation, then {len(files) - len(valid)} training photos'
     report(t.run/'report.png', contact_sheet(_columns(t, files, side), title=title), _curves(t))
 
-# %% ../nbs/12b_report.ipynb #80eb3aa1
+# %% ../nbs/12b_report.ipynb #4b704e2b
 def _measured(t, files, size):
     "(name, metrics) of a grey copy and of every generator of the run on test photos."
-    dl = photo_loader(files, size, device=t.device)
+    dl = photo_loader(files, size, device=t.device, input=t.recipe.input)
     yield 'grey copy',measure(torch.nn.Identity(), dl)[0]
     for name,weights in generators_of(t).items(): yield name,measure(t.generator(weights), dl)[0]
 

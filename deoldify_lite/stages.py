@@ -6,14 +6,14 @@
 __all__ = ['pretrain_encoder', 'first_state', 'gen_names', 'pretrain_generator', 'cycle_file', 'save_generations',
            'colorize_batch', 'pretrain_critic', 'critic_start', 'measure', 'pick_checkpoint', 'train_gan', 'export']
 
-# %% ../nbs/12_stages.ipynb #ab7f8723
+# %% ../nbs/12_stages.ipynb #1c2b4825
 import warnings
 from pathlib import Path
 import numpy as np, torch
 from fastai.callback.core import CancelFitException
 from PIL import Image
 from tqdm.auto import tqdm
-from .color import denormalize, fit_gamut, normalize, to_grey
+from .color import denormalize, fit_gamut, inputs, normalize
 from .core import Run, UserError, atomic, rank, read_table, record, seed_all, together, world, write_table
 from .critic import critics
 from .data import GreyToClass, critic_dls, decode, photo_dls, stored_side
@@ -25,14 +25,14 @@ from .pickled import export_learner
 from .recipe import to_json
 from .training import Accuracy, OnScale, Training, backbone, drop_cache, fit_step, save_weights
 
-# %% ../nbs/12_stages.ipynb #054ebfa6
+# %% ../nbs/12_stages.ipynb #7e8adff7
 def pretrain_encoder(
     t:Training, # What to train, where
 )->dict: # State dict for `encoder`
     "Train the encoder as a classifier of grey photos."
     if not t.run.has('encoder.pth'):
         fit,labels = t.recipe.pretext,(t.photos.labels('train'), t.photos.labels('valid')[:t.recipe.valid_photos])
-        dls = photo_dls(t.photos.files('train'), t.valid(), fit.size, fit.bs, fit.photos, t.recipe.seed, t.run/'cache', t.device, labels, GreyToClass)
+        dls = photo_dls(t.photos.files('train'), t.valid(), fit.size, fit.bs, fit.photos, t.recipe.seed, t.run/'cache', t.device, labels, GreyToClass())
         seed_all(t.recipe.seed, 'classifier')
         learn = class_learner(dls, critics['resnet'](backbone(t.recipe), n_out=len(t.photos.classes())).to(t.device))
         fit_step(t, learn, 'encoder', fit, fit.lr, Accuracy)
@@ -47,7 +47,7 @@ def first_state(
     if t.recipe.encoder_source in ('random', 'start'): return None
     return pretrain_encoder(t) if t.recipe.encoder_source == 'classes' else encoder_start(backbone(t.recipe))[0]
 
-# %% ../nbs/12_stages.ipynb #8924caa2
+# %% ../nbs/12_stages.ipynb #79fedca5
 def gen_names(
     recipe, # Resolved `Recipe`
 )->list[str]: # One a fit: 'gen_064_frozen', 'gen_064', 'gen_128', …
@@ -64,7 +64,7 @@ def pretrain_generator(
     for step,fit in zip(gen_names(t.recipe), t.recipe.pretrain):
         if not t.run.has(f'{step}.pth'):
             state,cache = first_state(t) if before is None else None,t.run/'cache'
-            dls = photo_dls(t.photos.files('train'), t.valid(), fit.size, fit.bs, fit.photos, t.recipe.seed, cache, t.device, t.labels())
+            dls = photo_dls(t.photos.files('train'), t.valid(), fit.size, fit.bs, fit.photos, t.recipe.seed, cache, t.device, t.labels(), **t.views())
             learn = generator_learner(dls, t.generator(before, state), t.content)
             fit_step(t, learn, step, fit, spread_lrs(fit.lr, fit.spread, len(learn.splitter(learn.model))), OnScale)
             save_weights(t, learn.model, f'{step}.pth', step)
@@ -82,7 +82,7 @@ def cycle_file(
 
 def _start_of(t, cycle): return pretrain_generator(t) if cycle == 1 else train_gan(t, cycle - 1)
 
-# %% ../nbs/12_stages.ipynb #3ca706dc
+# %% ../nbs/12_stages.ipynb #02391b09
 def save_generations(
     t:Training, # What to train, where
     cycle:int=1, # Which round of stages 2 to 4
@@ -99,7 +99,7 @@ def save_generations(
     t.run.make_room(len(missing) * side * side * 3)
     for i in tqdm(range(0, len(missing), 16), 'save generations', unit=' batches', leave=False):
         batch = missing[i:i+16]
-        for r,picture in zip(batch, colorize_batch(net, [decode(r['real'], side) for r in batch], t.device)):
+        for r,picture in zip(batch, colorize_batch(net, [decode(r['real'], side) for r in batch], t.device, t.recipe.input)):
             with atomic(t.run/r['generated']) as part: Image.fromarray(picture).save(part)
     together()
     if rank() == 0: write_table(t.run/index, rows)
@@ -111,10 +111,11 @@ def colorize_batch(
     net, # Generator in evaluation mode
     photos:list[np.ndarray], # (H, W, 3) uint8, all of one size; their colours are not used
     device='cpu', # Where `net` is
+    input:str='grey', # Name in `color.inputs`
 )->np.ndarray: # (B, H, W, 3) uint8 RGB of the same luma
     "What the generator makes of photos."
     rgb = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).to(device).float() / 255
-    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=native_bf16(device)): out = net(normalize(to_grey(rgb)))
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=native_bf16(device)): out = net(normalize(inputs[input](rgb)))
     return (fit_gamut(denormalize(out.float())) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 # %% ../nbs/12_stages.ipynb #cf60a545
@@ -149,7 +150,7 @@ def critic_start(t):
     if t.recipe.critic != 'resnet' or t.recipe.encoder_source not in ('imagenet', 'released'): return None
     return encoder_start(t.recipe.critic_args.get('backbone', 'resnet34'))[0]
 
-# %% ../nbs/12_stages.ipynb #1dbb4d9e
+# %% ../nbs/12_stages.ipynb #2d76ac66
 def measure(
     net, # Generator
     dl, # Loader of validation photos
@@ -207,7 +208,7 @@ def train_gan(
     if t.run.has(name): return name
     critic = t.critic(pretrain_critic(t, cycle))
     generator,cache = t.generator(_start_of(t, cycle)),t.run/'cache'
-    dls = photo_dls(t.photos.files('train'), t.valid(), gan.size, gan.bs, gan.photos, t.recipe.seed, cache, t.device)
+    dls = photo_dls(t.photos.files('train'), t.valid(), gan.size, gan.bs, gan.photos, t.recipe.seed, cache, t.device, **t.views())
     turns = Turns(gan.critic_thresh, gan.max_critic)
     learn = gan_learner(dls, generator, critic, t.content, turns, gan.adversarial, gan.content, gan.betas)
     every = max(1, len(dls.train) * gan.epochs // gan.checkpoints)

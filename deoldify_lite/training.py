@@ -6,17 +6,17 @@
 __all__ = ['PRIOR_PHOTOS', 'Training', 'backbone', 'start_file', 'open_training', 'OnScale', 'Accuracy', 'fit_step',
            'save_weights', 'drop_cache']
 
-# %% ../nbs/11e_training.ipynb #3a2245ae
+# %% ../nbs/11e_training.ipynb #5b347480
 import json, shutil, warnings
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from inspect import signature
 from pathlib import Path
 import numpy as np, torch
-from .color import denormalize
+from .color import denormalize, inputs
 from .core import RELEASED, Run, UserError, atomic, rank, record, seed_all, together, write_json
 from .critic import critic_accuracy, critics
-from .data import photo_loader
+from .data import Augment, GreyToColour, photo_loader
 from .export import encoder_start, load_generator, read_header
 from .generator import best_device, generators, load_state, load_weights
 from .learner import Log, Progress, Resume, StopOnBadLoss
@@ -25,7 +25,7 @@ from .metrics import Tally
 from .photos import Manifest, find_data, scan
 from .recipe import change, differences, from_json, recipes, resolve, to_json
 
-# %% ../nbs/11e_training.ipynb #5d3b7ac0
+# %% ../nbs/11e_training.ipynb #c318c767
 @dataclass
 class Training:
     "A run folder with its recipe and photos."
@@ -56,6 +56,8 @@ class Training:
             with atomic(self.run/'prior.npy') as part: np.save(part, bin_prior(y for _,y in photo_loader(files, 64, 32)).numpy())
         together()
         return torch.from_numpy(np.load(self.run/'prior.npy'))
+
+    def views(self): return dict(tfm=GreyToColour(self.recipe.input), augment=Augment(self.recipe.rotate, self.recipe.zoom))
 
     def labels(self):
         "Classes of training and validation photos where the loss wants them and the folders tell them."
@@ -95,10 +97,11 @@ def start_file(
     if start == 'released': raise UserError(f"There are no released weights in {path.parent} to start from: name a file or a finished run with --start.")
     raise UserError(f"There is no generator in {path} to start from: finish that run first with deoldify-lite export.")
 
-def _plan(name, sizes, epochs, photos, start=None, old=None):
+def _plan(name, sizes, epochs, photos, start=None, input=None, old=None):
     "The resolved recipe for these photos, with the sources of pretrained weights that can be had now (or that `old` used)."
     n = len(photos.files('train'))
     recipe = change(recipes[name], sizes, epochs, n)
+    if input and input != recipe.input: recipe = replace(recipe, input=input, generator_args=recipe.generator_args | dict(whole=True))
     if old: recipe = replace(recipe, start=start or old.start, generator=old.generator, generator_args=old.generator_args) if recipe.start else recipe
     elif recipe.start: recipe = _started(recipe, start or recipe.start)
     if getattr(losses[recipe.loss], 'labels', False):
@@ -120,14 +123,14 @@ def _started(recipe, start):
     header = read_header(start_file(start))
     return replace(recipe, start=start, generator=header['generator'], generator_args=header['args'])
 
-def _start(run, data, name, sizes, epochs, start):
+def _start(run, data, name, sizes, epochs, start, input):
     "Scan the photos and resolve the recipe, which must be in order before the photos are read."
     recipe = change(recipes[name], sizes, epochs, 1)
     if start and not recipe.start: raise UserError(f"Recipe '{name}' starts from nothing: leave --start out, or use finetune.")
     if recipe.start: _started(recipe, start or recipe.start)
     photos = scan(find_data(data), min_side=recipe.min_side, valid_pct=recipe.valid_pct)
     photos.save(run/'photos.csv')
-    plan = _plan(name, sizes, epochs, photos, start)
+    plan = _plan(name, sizes, epochs, photos, start, input)
     if plan.start:                                               # a copy: the file may change while the run goes on
         with atomic(run/'start.pth') as part: torch.save(load_generator(start_file(plan.start))[0].state_dict(), part)
     write_json(run/'recipe.json', to_json(plan))
@@ -140,18 +143,20 @@ def open_training(
     epochs:int|None=None, # In place of the recipe's
     device:str|None=None, # 'cuda', 'mps' or 'cpu'; the best there is when not given
     start:str|None=None, # In place of the recipe's, see `start_file`
+    input:str|None=None, # In place of the recipe's: 'sketch' to learn from lines
 )->Training:
     "Start a run, or go on with it. Raises `UserError` when what is asked for differs from what the run was started with."
+    if input and input not in inputs: raise UserError(f"There is no input '{input}': choose {' or '.join(inputs)}.")
     device = best_device(device or 'auto')
-    if not run.has('recipe.json') and rank() == 0: _start(run, data or 'sample', recipe or 'deoldify', sizes, epochs, start)
+    if not run.has('recipe.json') and rank() == 0: _start(run, data or 'sample', recipe or 'deoldify', sizes, epochs, start, input)
     together()
     saved = from_json(json.loads((run/'recipe.json').read_text()))
     photos = Manifest.load(run/'photos.csv')
     if data and find_data(data).resolve() != photos.root.resolve():
         raise UserError(f"{run.path} was started on the photos of {photos.root}, not {find_data(data)}: use those, or another RUN.")
     photos.check()
-    if recipe or sizes or epochs or start:
-        asked = to_json(_plan(recipe or saved.name, sizes, epochs, photos, start, saved))
+    if recipe or sizes or epochs or start or input:
+        asked = to_json(_plan(recipe or saved.name, sizes, epochs, photos, start, input or saved.input, saved))
         if diff := differences(to_json(saved), asked):
             raise UserError(f"{run.path} was started with another recipe ({'; '.join(diff[:4])}{' …' if diff[4:] else ''}): "
                             "leave the options out to go on with it, or choose another RUN.")

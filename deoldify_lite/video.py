@@ -73,7 +73,7 @@ def _full_range(y, look):
     table = ((np.arange(2**look.bits) - black) * (255 / (white - black))).round().clip(0, 255).astype(np.uint8)
     return table[y]
 
-# %% ../nbs/14_video.ipynb #9e8af28b
+# %% ../nbs/14_video.ipynb #63a53256
 def _format(look, w, h): return f"yuv4{'44' if w % 2 or h % 2 else '20'}p{'10le' if look.bits == 10 else ''}"
 
 def _painted(y, chroma, look, saturation):
@@ -85,7 +85,7 @@ def _painted(y, chroma, look, saturation):
     _plane(frame, 0, dtype)[:] = y
     size = (frame.planes[1].width, frame.planes[1].height)
     grey = np.asarray(Image.fromarray(_full_range(y, look)).resize(size, Image.BOX), np.float32)
-    red,blue = [np.asarray(Image.fromarray(c * (255 * saturation)).resize(size, Image.BICUBIC)) for c in chroma]
+    red,blue = [np.asarray(Image.fromarray(c * (255 * saturation)).resize(size, Image.BICUBIC)) for c in chroma[:2]]
     scale = fit_scale(grey, red, blue)
     black,white = look.black_white()
     steps = (white - black) / 255 if look.full else (224 << look.bits - 8) / 255   # limited chroma goes from 16 to 240

@@ -361,3 +361,21 @@ def test_without_folders_there_are_no_classes(photos, tmp_path, monkeypatch):
     monkeypatch.setitem(recipes, 'resnet18-cnn', shrunk(recipes['resnet18-cnn']))
     with pytest.warns(UserWarning, match='there are no classes'): t = start(tmp_path, tmp_path/'flat', 'resnet18-cnn')
     assert t.recipe.encoder_source == 'random' and stages.export(t).exists() and not t.run.has('encoder.pth')
+
+
+@pytest.mark.parametrize('name', ('unet-l1', 'zhang', 'iizuka', 'pix2pix'))
+def test_sketches_are_coloured_whole(name, photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(recipes, name, shrunk(recipes[name]))
+    t = start(tmp_path, photos, name, input='sketch')
+    out = stages.export(t)
+    write_report(t)
+    assert t.recipe.generator_args['whole'] and start(tmp_path, recipe=None).recipe == t.recipe == start(tmp_path, recipe=name).recipe
+    paper = Image.new('L', (90, 60), 255)
+    assert Image.open(stages.export(t).parent/'report.png').width > 300
+    drawn = Colorizer.load(out, 'cpu')(paper)
+    assert drawn.size == (90, 60) and np.asarray(drawn.convert('L')).mean() < 250      # light is the network's, not the paper's
+    from deoldify_lite.export import export_onnx, load_generator
+    generator, header = load_generator(out)
+    export_onnx(generator, tmp_path/'g.onnx', header['size'])
+    assert np.abs(np.asarray(Colorizer.load(tmp_path/'g.onnx')(paper), int) - np.asarray(drawn, int)).max() <= 1
+    says("no input 'oil'", lambda: start(tmp_path/'b', photos, name, input='oil'))

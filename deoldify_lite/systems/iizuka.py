@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['LOW', 'GLOBAL', 'POOLED', 'IizukaNet', 'iizuka_generator']
 
-# %% ../../nbs/07c_iizuka.ipynb #42add37a
+# %% ../../nbs/07c_iizuka.ipynb #4c2f6b34
 import torch, torch.nn.functional as F
 from torch import nn
-from ..color import targets
+from ..color import make_target
 from ..generator import Generator, generators
 
-# %% ../../nbs/07c_iizuka.ipynb #5adcbbcb
+# %% ../../nbs/07c_iizuka.ipynb #18ae813d
 LOW = ((64, 2), (128, 1), (128, 2), (256, 1), (256, 2), (512, 1)) # channels and stride of each layer (Iizuka et al. 2016, table 1)
 GLOBAL = ((512, 2), (512, 1), (512, 2), (512, 1))
 POOLED = 7 # side of the global features before the dense layers: 224 px / 32
@@ -56,7 +56,8 @@ class IizukaNet(nn.Module):
 @generators('iizuka')
 def iizuka_generator(
     n_classes:int=1, # Classes of photos; set from the folders
+    whole:bool=False, # Predict luma too: for drawings
 )->Generator:
     "Iizuka et al.'s network; answers at half the input's resolution."
-    target = targets['ab']()
+    target = make_target('ab', whole)
     return Generator(IizukaNet(target.n_out, n_classes), target)

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['LAB', 'PixUnet', 'pix2pix_generator', 'to_lab', 'LabPatchCritic', 'DCGANCritic']
 
-# %% ../../nbs/07d_pix2pix.ipynb #f2041523
+# %% ../../nbs/07d_pix2pix.ipynb #03e45490
 import torch
 from torch import nn
-from ..color import denormalize, targets
+from ..color import denormalize, make_target
 from ..critic import PatchCritic, critics
 from ..generator import Generator, as_plain, fit_size, generators
 
-# %% ../../nbs/07d_pix2pix.ipynb #4600e025
+# %% ../../nbs/07d_pix2pix.ipynb #98a03139
 class PixUnet(nn.Module):
     "The U-Net of pix2pix, from nothing."
     def __init__(self,
@@ -43,9 +43,10 @@ class PixUnet(nn.Module):
 def pix2pix_generator(
     depth:int=5, # See `PixUnet`
     nf:int=64, # See `PixUnet`
+    whole:bool=False, # Predict luma too: for drawings
 )->Generator:
     "The U-Net of pix2pix on Lab chroma."
-    target = targets['ab']()
+    target = make_target('ab', whole)
     return Generator(PixUnet(target.n_out, depth, nf), target)
 
 # %% ../../nbs/07d_pix2pix.ipynb #15d5c316

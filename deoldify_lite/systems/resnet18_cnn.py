@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['ROWS', 'ResnetCNN', 'resnet_cnn_generator']
 
-# %% ../../nbs/07b_resnet18_cnn.ipynb #96de64d1
+# %% ../../nbs/07b_resnet18_cnn.ipynb #669cd9e4
 from torch import nn
-from ..color import targets
+from ..color import make_target
 from ..generator import Generator, encoder, generators
 
-# %% ../../nbs/07b_resnet18_cnn.ipynb #09963208
+# %% ../../nbs/07b_resnet18_cnn.ipynb #272bd518
 ROWS = ((128, 128), (128, 64), (64, 64), (64, 32)) # channels in and out of rows 2 to 5 of Table 1
 
 def _conv(ni, nf): return [nn.Conv2d(ni, nf, 3, 1, 1, bias=False), nn.BatchNorm2d(nf), nn.ReLU(inplace=True)]
@@ -37,8 +37,9 @@ class ResnetCNN(nn.Module):
 def resnet_cnn_generator(
     backbone:str='resnet18', # Or 'resnet34'
     target:str='ab', # 'ab' for L1 and L2, 'bins' for cross-entropy
+    whole:bool=False, # Predict luma too: for drawings
     state:dict|None=None, # Weights of the encoder's stages
 )->Generator:
     "Zhou and Zhou's network."
-    t = targets[target]()
+    t = make_target(target, whole)
     return Generator(ResnetCNN(t.n_out, backbone, state), t)

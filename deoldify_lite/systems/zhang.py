@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['BLOCKS', 'ZhangNet', 'zhang_generator']
 
-# %% ../../nbs/07a_zhang.ipynb #32c097c4
+# %% ../../nbs/07a_zhang.ipynb #d9a69bbd
 from torch import nn
-from ..color import targets
+from ..color import make_target
 from ..generator import Generator, generators
 
-# %% ../../nbs/07a_zhang.ipynb #d6312668
+# %% ../../nbs/07a_zhang.ipynb #525ebcee
 BLOCKS = (                                                       # channels, convolutions, last stride, dilation (Zhang et al. 2016, table 4)
     (64, 2, 2, 1), (128, 2, 2, 1), (256, 3, 2, 1), (512, 3, 1, 1), (512, 3, 1, 2), (512, 3, 1, 2), (512, 3, 1, 1))
 
@@ -39,7 +39,8 @@ class ZhangNet(nn.Sequential):
 def zhang_generator(
     width:float=1., # See `ZhangNet`
     temperature:float=.38, # See `BinTarget`
+    whole:bool=False, # Predict luma too: for drawings
 )->Generator:
     "Zhang et al.'s network and its 313 bins."
-    target = targets['bins'](temperature)
+    target = make_target('bins', whole, temperature=temperature)
     return Generator(ZhangNet(target.n_out, width), target)
