@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'pretrain_gen', 'save_gen', 'pretrain_critic', 'train_gan', 'export', 'finetune', 'card', 'evaluate', 'compare',
-           'pick', 'colorize', 'video', 'serve_app', 'import_deoldify', 'doctor', 'main']
+           'pick', 'colorize', 'video', 'serve_app', 'import_deoldify', 'pack', 'doctor', 'main']
 
 # %% ../nbs/16_cli.ipynb #72caab91
 import errno, os, sys, time, warnings
@@ -171,7 +171,7 @@ def pick(run:_run='mine', cycle:Annotated[int, typer.Option(help="Round of stage
     row = pick_checkpoint(Run(run), cycle)
     print('  '.join(f'{k} {row[k]}' for k in ('checkpoint', 'psnr', 'colour_ratio', 'ab_distance')))
 
-# %% ../nbs/16_cli.ipynb #957dc1f5
+# %% ../nbs/16_cli.ipynb #0ae66d39
 @app.command()
 def colorize(
     photos:Annotated[list[str], typer.Argument(help="Photos, folders (with all below), or patterns such as 'scans/*.tif'.", metavar='IN...')],
@@ -245,6 +245,15 @@ def import_deoldify(
     from deoldify_lite import deoldify
     kind = deoldify.import_deoldify(checkpoint, out)
     print(f"{out}: DeOldify's {'artistic' if kind == 'artistic' else 'stable or video'} generator.")
+
+@app.command('pack')
+def pack(
+    model:Annotated[Path, typer.Argument(help="A .safetensors.")],
+    out:Annotated[Path, typer.Option('-o', '--out', help="File to make.")]):
+    "Make a file of weights four times smaller, for release. Example: deoldify-lite pack models/mine/generator.safetensors -o small.safetensors"
+    from deoldify_lite import doctor, export
+    export.pack(model, out)
+    print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, SHA-256 {doctor.sha256(out)}")
 
 @app.command()
 def doctor():
