@@ -6,7 +6,7 @@
 __all__ = ['pretrain_encoder', 'first_state', 'gen_names', 'pretrain_generator', 'cycle_file', 'save_generations',
            'colorize_batch', 'pretrain_critic', 'critic_start', 'measure', 'pick_checkpoint', 'train_gan', 'export']
 
-# %% ../nbs/12_stages.ipynb #1c2b4825
+# %% ../nbs/12_stages.ipynb #7b631bad
 import warnings
 from pathlib import Path
 import numpy as np, torch
@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from .color import denormalize, fit_gamut, inputs, normalize
 from .core import Run, UserError, atomic, rank, read_table, record, seed_all, together, world, write_table
 from .critic import critics
-from .data import GreyToClass, critic_dls, decode, photo_dls, stored_side
+from .data import GreyToClass, critic_dls, decode, stored_side
 from .export import encoder_start, save_generator
 from .generator import as_plain, load_state, load_weights, native_bf16
 from .learner import Every, Turns, class_learner, critic_learner, gan_learner, gan_lrs, generator_learner, spread_lrs
@@ -25,19 +25,19 @@ from .pickled import export_learner
 from .recipe import to_json
 from .training import Accuracy, OnScale, Training, backbone, drop_cache, fit_step, save_weights
 
-# %% ../nbs/12_stages.ipynb #7e8adff7
+# %% ../nbs/12_stages.ipynb #249679f2
 def pretrain_encoder(
     t:Training, # What to train, where
 )->dict: # State dict for `encoder`
     "Train the encoder as a classifier of grey photos."
     if not t.run.has('encoder.pth'):
         fit,labels = t.recipe.pretext,(t.photos.labels('train'), t.photos.labels('valid')[:t.recipe.valid_photos])
-        dls = photo_dls(t.photos.files('train'), t.valid(), fit.size, fit.bs, fit.photos, t.recipe.seed, t.run/'cache', t.device, labels, GreyToClass())
+        dls = t.loaders(fit, labels=labels, tfm=GreyToClass())
         seed_all(t.recipe.seed, 'classifier')
         learn = class_learner(dls, critics['resnet'](backbone(t.recipe), n_out=len(t.photos.classes())).to(t.device))
         fit_step(t, learn, 'encoder', fit, fit.lr, Accuracy)
         save_weights(t, learn.model.encoder, 'encoder.pth', 'encoder')
-        drop_cache(t.run/'cache')
+        drop_cache(t)
     return load_state(t.run/'encoder.pth')
 
 def first_state(
@@ -47,7 +47,7 @@ def first_state(
     if t.recipe.encoder_source in ('random', 'start'): return None
     return pretrain_encoder(t) if t.recipe.encoder_source == 'classes' else encoder_start(backbone(t.recipe))[0]
 
-# %% ../nbs/12_stages.ipynb #79fedca5
+# %% ../nbs/12_stages.ipynb #ea8a9ff6
 def gen_names(
     recipe, # Resolved `Recipe`
 )->list[str]: # One a fit: 'gen_064_frozen', 'gen_064', 'gen_128', …
@@ -63,12 +63,12 @@ def pretrain_generator(
     before = 'start.pth' if t.recipe.start else None
     for step,fit in zip(gen_names(t.recipe), t.recipe.pretrain):
         if not t.run.has(f'{step}.pth'):
-            state,cache = first_state(t) if before is None else None,t.run/'cache'
-            dls = photo_dls(t.photos.files('train'), t.valid(), fit.size, fit.bs, fit.photos, t.recipe.seed, cache, t.device, t.labels(), **t.views())
+            state = first_state(t) if before is None else None
+            dls = t.loaders(fit, labels=t.labels())
             learn = generator_learner(dls, t.generator(before, state), t.content)
             fit_step(t, learn, step, fit, spread_lrs(fit.lr, fit.spread, len(learn.splitter(learn.model))), OnScale)
             save_weights(t, learn.model, f'{step}.pth', step)
-            drop_cache(cache)
+            drop_cache(t)
         before = f'{step}.pth'
     return before
 
@@ -150,7 +150,7 @@ def critic_start(t):
     if t.recipe.critic != 'resnet' or t.recipe.encoder_source not in ('imagenet', 'released'): return None
     return encoder_start(t.recipe.critic_args.get('backbone', 'resnet34'))[0]
 
-# %% ../nbs/12_stages.ipynb #2d76ac66
+# %% ../nbs/12_stages.ipynb #07361348
 def measure(
     net, # Generator
     dl, # Loader of validation photos
@@ -207,8 +207,7 @@ def train_gan(
     name,step,gan = cycle_file(cycle, 'gan.pth'),cycle_file(cycle, 'gan'),t.recipe.gan
     if t.run.has(name): return name
     critic = t.critic(pretrain_critic(t, cycle))
-    generator,cache = t.generator(_start_of(t, cycle)),t.run/'cache'
-    dls = photo_dls(t.photos.files('train'), t.valid(), gan.size, gan.bs, gan.photos, t.recipe.seed, cache, t.device, **t.views())
+    generator,dls = t.generator(_start_of(t, cycle)),t.loaders(gan)
     turns = Turns(gan.critic_thresh, gan.max_critic)
     learn = gan_learner(dls, generator, critic, t.content, turns, gan.adversarial, gan.content, gan.betas)
     every = max(1, len(dls.train) * gan.epochs // gan.checkpoints)
@@ -221,7 +220,7 @@ def train_gan(
     best = pick_checkpoint(t.run, cycle)
     load_weights(generator, load_state(t.run/step/f"{int(best['checkpoint']):03}.pth"), t.run/step)
     save_weights(t, generator, name, step)
-    drop_cache(cache)
+    drop_cache(t)
     return name
 
 # %% ../nbs/12_stages.ipynb #b38a109a

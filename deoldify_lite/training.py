@@ -6,7 +6,7 @@
 __all__ = ['PRIOR_PHOTOS', 'Training', 'backbone', 'start_file', 'open_training', 'OnScale', 'Accuracy', 'fit_step',
            'save_weights', 'drop_cache']
 
-# %% ../nbs/11e_training.ipynb #5b347480
+# %% ../nbs/11e_training.ipynb #b3a1279a
 import json, shutil, warnings
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -16,7 +16,7 @@ import numpy as np, torch
 from .color import denormalize, inputs
 from .core import RELEASED, Run, UserError, atomic, rank, record, seed_all, together, write_json
 from .critic import critic_accuracy, critics
-from .data import Augment, GreyToColour, photo_loader
+from .data import Augment, GreyToColour, photo_dls, photo_loader
 from .export import encoder_start, load_generator, read_header
 from .generator import best_device, generators, load_state, load_weights
 from .learner import Log, Progress, Resume, StopOnBadLoss
@@ -25,7 +25,7 @@ from .metrics import Tally
 from .photos import Manifest, find_data, scan
 from .recipe import change, differences, from_json, recipes, resolve, to_json
 
-# %% ../nbs/11e_training.ipynb #c318c767
+# %% ../nbs/11e_training.ipynb #e5ce84ff
 @dataclass
 class Training:
     "A run folder with its recipe and photos."
@@ -35,7 +35,7 @@ class Training:
     device:str='cpu' # Where networks are
 
     @property
-    def size(self): return (*self.recipe.pretrain, self.recipe.gan)[len(self.recipe.pretrain) - 1].size # the last of stage 1, or the GAN's
+    def size(self): return (self.recipe.pretrain[-1] if self.recipe.pretrain else self.recipe.gan).size # what the generator was trained at last
 
     def valid(self): return self.photos.files('valid')[:self.recipe.valid_photos]
 
@@ -57,7 +57,15 @@ class Training:
         together()
         return torch.from_numpy(np.load(self.run/'prior.npy'))
 
-    def views(self): return dict(tfm=GreyToColour(self.recipe.input), augment=Augment(self.recipe.rotate, self.recipe.zoom))
+    def loaders(self,
+        fit, # `Fit` or `Gan`: size, batch, photos
+        **kwargs, # Passed to `photo_dls`
+    ):
+        "Loaders of a fit's photos, which are decoded once and kept where there are more to show than there are photos."
+        files,recipe = self.photos.files('train'),self.recipe
+        cache = self.run/'cache' if fit.epochs * fit.photos > len(files) else None
+        views = dict(tfm=GreyToColour(recipe.input), augment=Augment(recipe.rotate, recipe.zoom))
+        return photo_dls(files, self.valid(), fit.size, fit.bs, fit.photos, recipe.seed, cache, self.device, **views | kwargs)
 
     def labels(self):
         "Classes of training and validation photos where the loss wants them and the folders tell them."
@@ -162,7 +170,7 @@ def open_training(
                             "leave the options out to go on with it, or choose another RUN.")
     return Training(run, saved, photos, device)
 
-# %% ../nbs/11e_training.ipynb #dd15f7b6
+# %% ../nbs/11e_training.ipynb #de423a45
 class OnScale(Tally):
     "`Tally` for what learners hand it: normalised pictures."
     def add(self, pred, real): super().add(denormalize(pred.float()), denormalize(real.float()))
@@ -216,8 +224,8 @@ def save_weights(
     together()
 
 def drop_cache(
-    cache, # Folder of decoded photos
+    t:Training, # Where
 ):
     "Delete decoded photos that no later step can use."
-    if rank() == 0: shutil.rmtree(cache, ignore_errors=True)
+    if rank() == 0: shutil.rmtree(t.run/'cache', ignore_errors=True)
     together()
