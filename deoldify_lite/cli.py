@@ -69,7 +69,7 @@ def _stage(name, run, data, recipe, sizes, epochs, device, gpus, start=None, inp
             return training,getattr(stages, name)(training)
         except KeyboardInterrupt: raise UserError("Stopped. Run the same command again: it goes on where it was.") from None
 
-# %% ../nbs/16_cli.ipynb #fd0c92e7
+# %% ../nbs/16_cli.ipynb #5be1e758
 @app.command('pretrain-gen')
 def pretrain_gen(run:_run='mine', data:_data=None, recipe:_recipe=None, sizes:_sizes=None, epochs:_epochs=None, input:_input=None,
         start:_start=None, device:_device=None, gpus:_gpus=1):
@@ -145,7 +145,7 @@ def card(
 
 @app.command()
 def evaluate(
-    models:Annotated[list[Path], typer.Argument(help="Weights, as for colorize.", metavar='MODEL...')],
+    models:Annotated[list[str], typer.Argument(help="Weights, as for colorize; FILE@1.3 multiplies its chroma.", metavar='MODEL...')],
     data:Annotated[str, typer.Option(help="Folder of real photos.")],
     out:Annotated[Path, typer.Option('-o', '--out', help="Markdown file to make; JSON and a contact sheet go beside it.")],
     size:Annotated[int, typer.Option(help="Side at which everything is measured, in pixels.", min=32)]=256,

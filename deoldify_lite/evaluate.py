@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'PROTOCOL', 'chroma_of', 'contenders', 'measure_models', 'table', 'evaluate']
 
-# %% ../nbs/13e_evaluate.ipynb #3876a473
-import hashlib, json, time
+# %% ../nbs/13e_evaluate.ipynb #82984ce6
+import hashlib, json, re, time
 from pathlib import Path
 import numpy as np, torch
 from PIL import Image
@@ -17,7 +17,7 @@ from .measures import FullTally, learned_metrics
 from .metrics import contact_sheet
 from .photos import find_data, load_photo, scan, square
 
-# %% ../nbs/13e_evaluate.ipynb #900e70c3
+# %% ../nbs/13e_evaluate.ipynb #a4493b42
 def chroma_of(
     rgb:np.ndarray, # (H, W, 3) uint8
 )->np.ndarray: # (2, H, W) float32: R - Y and B - Y, for luma in [0, 1]
@@ -29,19 +29,22 @@ def chroma_of(
 def _constant(chroma): return lambda lumas: [chroma[:,None,None] * np.ones((2, 1, 1), np.float32)] * len(lumas)
 
 def contenders(
-    models:list[Path], # Weights, see `Colorizer.load`
+    models:list[str|Path], # Weights, see `Colorizer.load`; 'FILE@1.3' multiplies its chroma
     reals:list[np.ndarray], # (H, W, 3) uint8 photos, whose mean chroma is the constant one
     device:str='auto', # 'auto', 'cuda', 'mps' or 'cpu'
 )->dict: # Name -> (function of lumas that answers chromas, its `Colorizer` or None)
     "Colorizers by name, after the grey copy and the constant chroma."
     mean = np.mean([chroma_of(r).mean((1, 2)) for r in reals], 0).astype(np.float32)
     found = {'grey copy': (_constant(np.zeros(2, np.float32)), None), 'constant chroma': (_constant(mean), None)}
-    for path in models:
+    for model in map(str, models):
+        path,vivid = model.rsplit('@', 1) if re.search(r'@[\d.]+$', model) else (model, '')
         c = Colorizer.load(path, device)
-        name = Path(path).resolve().parent.name if c.name == 'generator' else c.name
+        name = (Path(path).resolve().parent.name if c.name == 'generator' else c.name) + (f', chroma x {vivid}' if vivid else '')
         if name in found: raise UserError(f"Two models are called '{name}': rename one.")
-        found[name] = (lambda lumas, c=c: c.chromas(lumas)[0], c)
+        found[name] = (lambda lumas, c=c, s=float(vivid or 1): [_times(o, s) for o in c.chromas(lumas)[0]], c)
     return found
+
+def _times(chroma, factor): return np.concatenate([chroma[:2] * factor, chroma[2:]])
 
 # %% ../nbs/13e_evaluate.ipynb #9fdd6f3f
 COLUMNS = dict(psnr=('PSNR, dB', '.2f'), ssim=('SSIM', '.3f'), mse=('MSE', '.4f'), mse_ab=('MSE ab', '.0f'), colourfulness=('colourfulness', '.1f'),
@@ -82,13 +85,13 @@ def table(
     rows += [[name, *[format(r[k], spec) if k in r else '' for k,(_,spec) in shown.items()]] for name,r in results.items()]
     return '\n'.join('| ' + ' | '.join(r) + ' |' for r in rows)
 
-# %% ../nbs/13e_evaluate.ipynb #88eeadd3
+# %% ../nbs/13e_evaluate.ipynb #bb950cb1
 PROTOCOL = dict(crop='centre square, resized with Pillow', chroma="the model's own, at its own size, on the photo's luma", psnr='RGB, mean over photos',
                 colourfulness='Hasler and Süsstrunk 2003, signed differences', ab_distance='sliced Wasserstein of ab histograms, 1 = grey copy',
                 accuracy='area under the curve to 150 Lab units (Zhang et al. 2016)', ssim='Gaussian window of 11 px', mse_ab='squared Lab units')
 
 def evaluate(
-    models:list[Path], # Weights, see `Colorizer.load`
+    models:list[str|Path], # See `contenders`
     data:str|Path, # Folder of real photos, or a data set's name
     out:str|Path, # Markdown file to make; JSON and the contact sheet go beside it
     size:int=256, # Side at which everything is measured, in pixels

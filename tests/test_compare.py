@@ -7,6 +7,7 @@ from test_cli import fails, run
 from test_stages import shrunk
 
 from deoldify_lite.compare import compare
+from deoldify_lite.evaluate import evaluate
 from deoldify_lite.recipe import recipes
 
 
@@ -26,6 +27,10 @@ def test_compare_trains_measures_and_goes_on(photos, tmp_path, monkeypatch):
     assert grey['colourfulness'] < 1e-3 and grey['ab_distance'] == pytest.approx(1, abs=.02) and results['results']['unet-l1']['parameters'] > .1
     sheet = Image.open(tmp_path/'out'/'comparison-0.jpg')
     assert sheet.width > 4 * 100
+    model = tmp_path/'runs'/'unet-l1'/'unet-l1.safetensors'
+    scaled = evaluate([f'{model}@0', model, f'{model}@0.5'], str(photos/'0'), tmp_path/'out'/'scaled.md', 64, device='cpu')
+    assert scaled['unet-l1, chroma x 0']['colourfulness'] == grey['colourfulness']
+    assert 0 < scaled['unet-l1, chroma x 0.5']['colourfulness'] < .9 * scaled['unet-l1']['colourfulness']
     stamps = {f: f.stat().st_mtime_ns for f in tmp_path.rglob('*') if f.is_file() and f.name != 'comparison.md'}
     again = compare(str(photos), [str(photos/'0'), str(photos/'1')], tmp_path/'out', tmp_path/'runs', names, 64, 'cpu')
     assert again.read_text() == text and stamps == {f: f.stat().st_mtime_ns for f in stamps}
