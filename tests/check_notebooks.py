@@ -1,12 +1,13 @@
 """Notebooks are the source: fail when modules differ from them, when they are not clean, or when one does not run."""
-import filecmp, shutil, subprocess, sys, tempfile
+import filecmp, os, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
 
 def nbdev(command: str, *args: str, cwd: Path = ROOT):
-    subprocess.run([Path(sys.executable).with_name(f'nbdev-{command}'), *args], cwd=cwd, check=True)
+    with tempfile.TemporaryDirectory() as tmp:                           # what notebooks leave behind
+        subprocess.run([Path(sys.executable).with_name(f'nbdev-{command}'), *args], cwd=cwd, check=True, env=os.environ | dict(TMPDIR=tmp))
 
 
 def changed(folder: Path, copy: Path, pattern: str) -> list[str]:

@@ -311,9 +311,10 @@ SYSTEMS = ('zhang', 'resnet18-cnn', 'resnet18-cnn-l1', 'resnet18-cnn-l2', 'iizuk
 def shrunk(recipe):
     "A system's own recipe, its photos few and small."
     small = lambda fit: fit and replace(fit, size=32, bs=2, seen=8, **(dict(checkpoints=2, plateau=min(fit.plateau, 1)) if hasattr(fit, 'plateau') else {}))
-    args = recipe.generator_args | (dict(width=.25) if recipe.generator in ('zhang', 'unet') else {})
-    return replace(recipe, generator_args=args, pretrain=tuple(map(small, recipe.pretrain)), gan=small(recipe.gan), pretext=small(recipe.pretext),
-                   checkpoint_seconds=0., valid_pct=.2)
+    narrow = dict(zhang=dict(width=.125), unet=dict(width=.25), iizuka=dict(width=.125), pix2pix=dict(nf=8)).get(recipe.generator, {})
+    critic = dict(nf=8) if recipe.critic in ('patch-lab', 'dcgan') else {}
+    return replace(recipe, generator_args=recipe.generator_args | narrow, critic_args=recipe.critic_args | critic, checkpoint_seconds=0., valid_pct=.2,
+                   pretrain=tuple(map(small, recipe.pretrain)), gan=small(recipe.gan), pretext=small(recipe.pretext))
 
 
 @pytest.fixture(scope='module')
