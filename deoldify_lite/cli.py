@@ -171,7 +171,7 @@ def pick(run:_run='mine', cycle:Annotated[int, typer.Option(help="Round of stage
     row = pick_checkpoint(Run(run), cycle)
     print('  '.join(f'{k} {row[k]}' for k in ('checkpoint', 'psnr', 'colour_ratio', 'ab_distance')))
 
-# %% ../nbs/16_cli.ipynb #0ae66d39
+# %% ../nbs/16_cli.ipynb #24168662
 @app.command()
 def colorize(
     photos:Annotated[list[str], typer.Argument(help="Photos, folders (with all below), or patterns such as 'scans/*.tif'.", metavar='IN...')],
@@ -184,12 +184,13 @@ def colorize(
     contact_sheet:Annotated[bool, typer.Option(help="Write each photo at five render factors, to choose from.")]=False,
     overwrite:Annotated[bool, typer.Option(help="Do again what is there; without, it is skipped.")]=False,
     max_pixels:Annotated[int, typer.Option(help="Larger photos are refused.")]=200_000_000,
+    temperature:Annotated[Optional[float], typer.Option(help="For generators that answer classes of colour (zhang): 1 dull, 0.1 vivid.", min=.01, max=2)]=None,
     shard:Annotated[str, typer.Option(help="3/16: the third of 16 parts, for 16 machines at work on one archive.")]='1/1'):
     "Colorize photos. Example: deoldify-lite colorize ~/album -o ~/album-colour"
     from deoldify_lite.colorizer import Colorizer
     from deoldify_lite.folders import Style, colorize_all, plan_jobs, render_factors
     jobs = plan_jobs(photos, out, shard)
-    colorizer = Colorizer.load(model, device or 'auto')
+    colorizer = Colorizer.load(model, device or 'auto', temperature)
     if contact_sheet:
         for job in jobs: render_factors(colorizer, job, max_pixels)
         return print(f'{len(jobs)} contact sheets are in {out}.')
@@ -232,8 +233,9 @@ def serve_app(
     queue:Annotated[int, typer.Option(help="Requests at work or waiting; more are refused.", min=1)]=16):
     "A page in the browser, and a service for programs. Example: deoldify-lite app"
     from deoldify_lite.app import serve
-    from deoldify_lite.service import Limits, Service, open_models
-    service = Service(open_models(model, device or 'auto'), Limits(megabytes, max_pixels, seconds, queue))
+    from deoldify_lite.colorizer import open_models
+    from deoldify_lite.service import Limits, Service
+    service = Service(open_models(model or None, device or 'auto'), Limits(megabytes, max_pixels, seconds, queue))
     print(f"http://{host}:{port} is open, end it with Ctrl-C.", flush=True)
     serve(service, host, port)
 
@@ -249,10 +251,11 @@ def import_deoldify(
 @app.command('pack')
 def pack(
     model:Annotated[Path, typer.Argument(help="A .safetensors.")],
-    out:Annotated[Path, typer.Option('-o', '--out', help="File to make.")]):
+    out:Annotated[Path, typer.Option('-o', '--out', help="File to make.")],
+    chroma:Annotated[Optional[float], typer.Option(help="Multiply the chroma by this from now on; as it was when not given.", min=.1, max=3)]=None):
     "Make a file of weights four times smaller, for release. Example: deoldify-lite pack models/mine/generator.safetensors -o small.safetensors"
     from deoldify_lite import doctor, export
-    export.pack(model, out)
+    export.pack(model, out, chroma)
     print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, SHA-256 {doctor.sha256(out)}")
 
 @app.command()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['targets', 'GRID', 'NEIGHBOURS', 'SIGMA', 'SCALE', 'INK', 'PALE', 'inputs', 'normalize', 'denormalize', 'luma',
            'to_grey', 'join_luma', 'fit_gamut', 'rgb_to_ab', 'RGBTarget', 'ABTarget', 'ab_bins', 'BinTarget',
-           'to_lines', 'WholeTarget', 'make_target']
+           'to_lines', 'WholeTarget', 'Vivid', 'make_target']
 
 # %% ../nbs/01_color.ipynb #1c6d47c7
 from functools import cache
@@ -167,7 +167,7 @@ def to_lines(
 
 inputs = dict(grey=to_grey, sketch=to_lines) # what a generator may be given
 
-# %% ../nbs/01_color.ipynb #ce937bb4
+# %% ../nbs/01_color.ipynb #3309cba6
 class WholeTarget:
     "Luma beside the chroma of another target: for inputs whose luma is not the photo's."
     whole = True
@@ -192,6 +192,16 @@ class WholeTarget:
         y = self.light(pred)
         if y.shape[-2:] != x.shape[-2:]: y = F.interpolate(y, x.shape[-2:], mode='bilinear')
         return self.inner.decode(self.chroma(pred), normalize(y.expand_as(x)))
+
+class Vivid:
+    "Another target whose chroma is multiplied: squared error answers the mean of what is possible, which is pale."
+    whole = False
+    def __init__(self,
+        inner, # Another target, on the luma of the input
+        chroma:float, # Factor, 1 for none
+    ): self.inner,self.chroma = inner,chroma
+
+    def decode(self, pred, x): return x + self.chroma * (self.inner.decode(pred, x) - x) # in normalised RGB too: it is affine
 
 def make_target(
     name:str, # In `targets`

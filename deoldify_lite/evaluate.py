@@ -5,19 +5,19 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'PROTOCOL', 'chroma_of', 'contenders', 'measure_models', 'table', 'evaluate']
 
-# %% ../nbs/13e_evaluate.ipynb #82984ce6
+# %% ../nbs/13e_evaluate.ipynb #9a856dd0
 import hashlib, json, re, time
 from pathlib import Path
 import numpy as np, torch
 from PIL import Image
 from tqdm.auto import tqdm
-from .colorizer import BATCH, Colorizer, join
-from .core import LUMA, UserError, atomic
+from .colorizer import BATCH, join, open_models
+from .core import LUMA, atomic, markdown
 from .measures import FullTally, learned_metrics
 from .metrics import contact_sheet
 from .photos import find_data, load_photo, scan, square
 
-# %% ../nbs/13e_evaluate.ipynb #a4493b42
+# %% ../nbs/13e_evaluate.ipynb #bee4b6a1
 def chroma_of(
     rgb:np.ndarray, # (H, W, 3) uint8
 )->np.ndarray: # (2, H, W) float32: R - Y and B - Y, for luma in [0, 1]
@@ -36,17 +36,17 @@ def contenders(
     "Colorizers by name, after the grey copy and the constant chroma."
     mean = np.mean([chroma_of(r).mean((1, 2)) for r in reals], 0).astype(np.float32)
     found = {'grey copy': (_constant(np.zeros(2, np.float32)), None), 'constant chroma': (_constant(mean), None)}
-    for model in map(str, models):
-        path,vivid = model.rsplit('@', 1) if re.search(r'@[\d.]+$', model) else (model, '')
-        c = Colorizer.load(path, device)
-        name = (Path(path).resolve().parent.name if c.name == 'generator' else c.name) + (f', chroma x {vivid}' if vivid else '')
-        if name in found: raise UserError(f"Two models are called '{name}': rename one.")
-        found[name] = (lambda lumas, c=c, s=float(vivid or 1): [_times(o, s) for o in c.chromas(lumas)[0]], c)
+    asked = [re.fullmatch(r'(.*?)(?:@([\d.]+))?', str(m)).groups() for m in models]
+    opened = open_models(list(dict.fromkeys(path for path,_ in asked)), device)
+    colorizers = dict(zip(dict.fromkeys(path for path,_ in asked), opened.values()))
+    for path,vivid in asked:
+        c,s = colorizers[path],float(vivid or 1)
+        found[c.name + (f', chroma x {vivid}' if vivid else '')] = (lambda lumas, c=c, s=s: [_times(o, s) for o in c.chromas(lumas)[0]],c)
     return found
 
 def _times(chroma, factor): return np.concatenate([chroma[:2] * factor, chroma[2:]])
 
-# %% ../nbs/13e_evaluate.ipynb #9fdd6f3f
+# %% ../nbs/13e_evaluate.ipynb #202bb953
 COLUMNS = dict(psnr=('PSNR, dB', '.2f'), ssim=('SSIM', '.3f'), mse=('MSE', '.4f'), mse_ab=('MSE ab', '.0f'), colourfulness=('colourfulness', '.1f'),
                colour_ratio=('of real', '.0%'), ab_distance=('ab distance', '.2f'), accuracy=('AuC', '.3f'), balanced=('AuC balanced', '.3f'),
                fid=('FID', '.1f'), lpips=('LPIPS', '.3f'), parameters=('parameters, M', '.1f'), ms=('ms a photo', '.0f'))
@@ -81,12 +81,13 @@ def table(
 )->str: # Markdown
     "The metrics as a table, a row a model."
     shown = {k: v for k,v in COLUMNS.items() if any(k in r for r in results.values())}
-    rows = [['model', *[head for head,_ in shown.values()]], ['---'] * (len(shown) + 1)]
+    rows = [['model', *[head for head,_ in shown.values()]]]
     rows += [[name, *[format(r[k], spec) if k in r else '' for k,(_,spec) in shown.items()]] for name,r in results.items()]
-    return '\n'.join('| ' + ' | '.join(r) + ' |' for r in rows)
+    return markdown(rows)
 
-# %% ../nbs/13e_evaluate.ipynb #bb950cb1
-PROTOCOL = dict(crop='centre square, resized with Pillow', chroma="the model's own, at its own size, on the photo's luma", psnr='RGB, mean over photos',
+# %% ../nbs/13e_evaluate.ipynb #f97587cf
+PROTOCOL = dict(left_out='grey, sepia and duplicate photos', crop='centre square, resized with Pillow',
+                chroma="the model's own, at its own size, on the photo's luma", psnr='RGB, mean over photos',
                 colourfulness='Hasler and Süsstrunk 2003, signed differences', ab_distance='sliced Wasserstein of ab histograms, 1 = grey copy',
                 accuracy='area under the curve to 150 Lab units (Zhang et al. 2016)', ssim='Gaussian window of 11 px', mse_ab='squared Lab units')
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from .core import RELEASED, UserError, atomic
 from .generator import Generator, blank, folded, generators, imagenet_encoder, load_weights, without_spectral
 
-# %% ../nbs/11_export.ipynb #7b56f2a1
+# %% ../nbs/11_export.ipynb #7af0a3b7
 FORMAT = 1 # Version of the header; a reader refuses newer ones
 
 def save_generator(
@@ -28,7 +28,7 @@ def save_generator(
 ):
     "Write a generator as safetensors, its spectral norm folded in, whole or not at all."
     if any('parametrizations' in k for k in generator.state_dict()): generator,args = without_spectral(generator),args | dict(norm='batch')
-    header = dict(format=FORMAT, generator=name, args=args, size=size, **notes)
+    header = dict(format=FORMAT, generator=name, args=args, size=size, chroma=generator.chroma, **notes)
     state = {k: v.detach().cpu().contiguous() for k,v in generator.state_dict().items()}
     with atomic(path) as part:
         save_file(state, part, {'deoldify_lite': json.dumps(header)})
@@ -44,7 +44,7 @@ def read_header(
     except (SafetensorError, KeyError, OSError, ValueError):
         raise UserError(f"{path} is no generator of deoldify_lite, or it is damaged: export it again or fetch it anew.") from None
     if header['format'] > FORMAT: raise UserError(f"{path} was made by a newer version of deoldify_lite: update this one.")
-    return header
+    return dict(chroma=1.) | header
 
 def load_generator(
     path:str|Path, # File of `save_generator`
@@ -54,9 +54,10 @@ def load_generator(
     with blank(): generator = generators[header['generator']](**header['args'])
     with safe_open(path, 'pt') as f: state = {k: f.get_tensor(k) for k in f.keys()}
     load_weights(generator, {k: v.float() if v.is_floating_point() else v for k,v in unpacked(state).items()}, path)
+    generator.chroma = header['chroma']
     return generator.eval(),header
 
-# %% ../nbs/11_export.ipynb #e5d85083
+# %% ../nbs/11_export.ipynb #0cf63e09
 SMALL = 4096 # Weights with fewer numbers than this are left as they are: they would save nothing
 
 def packed(
@@ -83,9 +84,12 @@ def unpacked(
 def pack(
     src:str|Path, # File of `save_generator`
     dst:str|Path, # File to make
+    chroma:float|None=None, # What to multiply the chroma by from now on; as it was when not given
 ):
-    "Write a generator small, its header as it was. Raises `UserError` for anything that is not a generator of ours."
+    "Write a generator small. Raises `UserError` for anything that is not a generator of ours, and for `chroma` where luma is predicted too."
     header = read_header(src)
+    if chroma and header['args'].get('whole'): raise UserError(f"{src} colours drawings, whose luma is predicted too: leave the chroma out.")
+    header |= dict(chroma=chroma or header['chroma'])
     with safe_open(src, 'pt') as f: state = packed(unpacked({k: f.get_tensor(k) for k in f.keys()}))
     with atomic(dst) as part:
         save_file({k: v.contiguous() for k,v in state.items()}, part, {'deoldify_lite': json.dumps(header)})

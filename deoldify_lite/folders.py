@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Job', 'find_photos', 'plan_jobs', 'Style', 'finish', 'colorize_all', 'render_factors']
 
-# %% ../nbs/13b_folders.ipynb #7f116cab
+# %% ../nbs/13b_folders.ipynb #e36c736a
 import glob, os, zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 from .colorizer import BATCH, Colorizer, join
-from .core import NO_PHOTOS, UserError
+from .core import UserError, photo_suffixes
 from .files import MAX_PIXELS, Page, can_write, label, read_photo, to8, write_photo
 
-# %% ../nbs/13b_folders.ipynb #ecc9062f
+# %% ../nbs/13b_folders.ipynb #0cf22617
 @dataclass(frozen=True)
 class Job:
     "One photo to colorize."
@@ -42,8 +42,7 @@ def find_photos(
 
 def _is_photo(path): return os.path.isfile(path) and Path(path).suffix.lower() in _photo_suffixes()
 def _photo_suffixes():
-    kinds = Image.registered_extensions().items()
-    return {s for s,kind in kinds if kind in Image.OPEN and kind not in NO_PHOTOS} | {'.heic', '.heif'}
+    return photo_suffixes() | {'.heic', '.heif'}                 # those too where the plug-in is missing: a failure is better than silence
 
 def _walk(folder):
     "Photos below a folder in order, hidden files left out."

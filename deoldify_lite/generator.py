@@ -8,7 +8,7 @@ __all__ = ['backbones', 'STAGES', 'generators', 'PAIRS', 'ResBlock', 'encoder', 
            'DynamicUnet', 'stage_widths', 'Generator', 'as_plain', 'unet_generator', 'generator_groups', 'blank',
            'load_state', 'load_weights', 'without_spectral', 'folded', 'best_device', 'native_bf16']
 
-# %% ../nbs/04_generator.ipynb #02a9b27f
+# %% ../nbs/04_generator.ipynb #b645da8a
 import copy, warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch, torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval, parametrize
 from torch.nn.utils.parametrizations import spectral_norm
-from .color import make_target
+from .color import Vivid, make_target
 from .core import Registry, UserError
 
 # %% ../nbs/04_generator.ipynb #2b8acb18
@@ -243,7 +243,7 @@ def stage_widths(
     stages.train(mode)
     return widths
 
-# %% ../nbs/04_generator.ipynb #5971497c
+# %% ../nbs/04_generator.ipynb #e54a38e1
 class Generator(nn.Module):
     "A network and the target that it predicts: normalised grey in, normalised RGB on the input's own luma out."
     def __init__(self,
@@ -252,6 +252,7 @@ class Generator(nn.Module):
     ):
         super().__init__()
         self.network,self.target = network,target
+        self.chroma = 1.                                         # what `folded` multiplies the answer's chroma by
 
     def forward(self, x):
         x = as_plain(x)
@@ -320,7 +321,7 @@ def load_weights(
                             "use the recipe that it was trained with.")
     model.load_state_dict(state)
 
-# %% ../nbs/04_generator.ipynb #77de9a8b
+# %% ../nbs/04_generator.ipynb #ad8daf71
 def _plain(conv):
     "An ordinary convolution with the weights that a normalised one computes; torch's own removal would break the copied original."
     kind = nn.Conv1d if isinstance(conv, nn.Conv1d) else nn.Conv2d
@@ -343,8 +344,9 @@ PAIRS = [('conv', 'bn'), ('conv1', 'bn1'), ('conv2', 'bn2'), ('conv3', 'bn3'), (
 def folded(
     model:nn.Module, # Network with spectral and batch norm here and there
 )->nn.Module: # A copy in evaluation mode, with plain convolutions
-    "A copy for inference, its norms folded into the weights where nothing stands between."
+    "A copy for inference, its norms folded into the weights where nothing stands between, its chroma multiplied."
     model = without_spectral(model)
+    if getattr(model, 'chroma', 1) != 1: model.target,model.chroma = Vivid(model.target, model.chroma),1.
     for parent in list(model.modules()):
         inside = dict(parent.named_children())
         for conv,bn in PAIRS:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MIN_CHROMA', 'load_photo', 'square', 'chroma_beyond_tone', 'sample_photos', 'Photo', 'Manifest', 'scan', 'find_data']
 
-# %% ../nbs/02_photos.ipynb #d13256c3
+# %% ../nbs/02_photos.ipynb #7c6b1dfe
 import hashlib, io, math, os, shutil, warnings
 from importlib.util import find_spec
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 from tqdm.auto import tqdm
-from .core import NO_PHOTOS, UserError, atomic, read_table, write_table
+from .core import UserError, atomic, photo_suffixes, read_table, write_table
 
 # %% ../nbs/02_photos.ipynb #c4bea9a0
 def _to_rgb(im):
@@ -172,12 +172,10 @@ class Manifest:
             if files: raise UserError(f"The photos in {self.root} are not those that this run was started on: {len(files)} {word}, "
                                       f"for example {min(files)}. Put them back as they were, or choose another RUN.")
 
-# %% ../nbs/02_photos.ipynb #9f2a0b99
+# %% ../nbs/02_photos.ipynb #65de4763
 def _walk(root):
     "(path relative to root, bytes) of every image file, hidden ones and loops of links left out."
-    Image.init()
-    kinds = {ext for ext,kind in Image.registered_extensions().items() if kind in Image.OPEN and kind not in NO_PHOTOS}
-    seen,todo = set(),['']
+    kinds,seen,todo = photo_suffixes(),set(),['']
     while todo:
         sub = todo.pop()
         entries = _entries(os.path.join(root, sub), seen)

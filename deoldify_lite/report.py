@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['FRONTIER', 'generators_of', 'write_report', 'write_card']
 
-# %% ../nbs/12b_report.ipynb #8d555e48
+# %% ../nbs/12b_report.ipynb #97e24256
 from pathlib import Path
 import torch
 from PIL import Image
-from .color import denormalize, inputs, normalize
-from .core import UserError, atomic, read_table
+from .color import Vivid, inputs
+from .core import UserError, atomic, markdown, read_table
 from .data import decode, photo_loader, stored_side
+from .generator import Generator
 from .metrics import contact_sheet, report
 from .photos import find_data, scan
 from .stages import colorize_batch, cycle_file, gen_names, measure, pick_checkpoint
@@ -63,15 +64,8 @@ def write_report(
     title = 'Validation photos' if len(valid) == len(files) else f'{len(valid)} validation, then {len(files) - len(valid)} training photos'
     report(t.run/'report.png', contact_sheet(_columns(t, files, side), title=title), _curves(t))
 
-# %% ../nbs/12b_report.ipynb #a4dd22e7
+# %% ../nbs/12b_report.ipynb #aa3b977e
 FRONTIER = (1.15, 1.3, 1.5) # what a GAN has to beat: stage 1's chroma, multiplied
-
-class _Vivid(torch.nn.Module):
-    "A generator whose chroma is multiplied."
-    def __init__(self, net, factor): super().__init__(); self.net,self.factor = net,factor    # noqa: E702
-    def forward(self, x):
-        grey,rgb = denormalize(x),denormalize(self.net(x))
-        return normalize(grey + self.factor * (rgb - grey))
 
 def _measured(t, files, size):
     "(name, metrics) of a grey copy and of every generator of the run on test photos; and of stage 1's, its chroma multiplied."
@@ -81,10 +75,13 @@ def _measured(t, files, size):
         net = t.generator(weights)
         yield name,measure(net, dl)[0]
         if t.recipe.gan and t.recipe.pretrain and name == gen_names(t.recipe)[-1]:
-            for factor in FRONTIER: yield f'{name}, chroma x {factor}',measure(_Vivid(net, factor), dl)[0]
+            for factor in FRONTIER: yield f'{name}, chroma x {factor}',measure(Generator(net.network, Vivid(net.target, factor)), dl)[0]
 
-def _table(header, rows):
-    return '\n'.join(['| ' + ' | '.join(r) + ' |' for r in (header, ['---'] * len(header), *rows)])
+def _sums(step, rows):
+    "A step's row of the card, from its rows of the history."
+    seen,seconds,last = sum(int(r['seen']) for r in rows),sum(float(r['seconds']) for r in rows),rows[-1]
+    reached = f"accuracy {float(last['accuracy']):.2f}" if last.get('accuracy') else f"PSNR {float(last['psnr']):.2f} dB"
+    return [step, last['size'], str(seen), f'{seconds:.0f}', f'{seen / max(seconds, 1e-9):.1f}', reached]
 
 def write_card(
     t:Training, # A finished training
@@ -98,21 +95,16 @@ def write_card(
     if both := {*tested.hashes('train')} & {p.hash for p in t.photos.photos if p.split}:
         raise UserError(f"{len(both)} photos of {test} are among those that {t.run.path} was trained on: choose others.")
     files,history = tested.files('train'),read_table(t.run/'history.csv')
-    steps = list(dict.fromkeys(r['step'] for r in history))
-    of = lambda step: [r for r in history if r['step'] == step]
+    steps = {r['step']: [o for o in history if o['step'] == r['step']] for r in history}
     lines = [f'# {out.stem}', '',
         f'Recipe `{t.recipe.name}`; encoder from {t.recipe.encoder_source} weights, perceptual features: {t.recipe.features}. '
         f'All numbers: `deoldify-lite card --run RUN --test TEST -o {out.name} --size {size}`.', '',
-        '## Photos', '', _table(['what', 'photos'], [[k, str(n)] for k,n in t.photos.counts().items()]), '',
-        '## Steps', '', _table(['step', 'size', 'photos shown', 'seconds', 'photos/s', 'validation'], [
-            [s, of(s)[-1]['size'], str(sum(int(r['seen']) for r in of(s))), f"{sum(float(r['seconds']) for r in of(s)):.0f}",
-             f"{sum(int(r['seen']) for r in of(s)) / max(sum(float(r['seconds']) for r in of(s)), 1e-9):.1f}",
-             f"accuracy {float(of(s)[-1]['accuracy']):.2f}" if of(s)[-1].get('accuracy') else f"PSNR {float(of(s)[-1]['psnr']):.2f} dB"]
-            for s in steps]), '',
+        '## Photos', '', markdown([['what', 'photos'], *[[k, str(n)] for k,n in t.photos.counts().items()]]), '',
+        '## Steps', '', markdown([['step', 'size', 'photos shown', 'seconds', 'photos/s', 'validation'], *[_sums(*o) for o in steps.items()]]), '',
         f'## {len(files)} test photos at {size} px', '',
-        _table(['generator', 'PSNR, dB', 'colourfulness', 'of real', 'ab distance'], [
-            [name, f"{m['psnr']:.2f}", f"{m['colourfulness']:.1f}", f"{m['colour_ratio']:.0%}", f"{m['ab_distance']:.3f}"]
-            for name,m in _measured(t, files, size)]), '',
+        markdown([['generator', 'PSNR, dB', 'colourfulness', 'of real', 'ab distance'],
+            *[[name, f"{m['psnr']:.2f}", f"{m['colourfulness']:.1f}", f"{m['colour_ratio']:.0%}", f"{m['ab_distance']:.3f}"]
+              for name,m in _measured(t, files, size)]]), '',
         *([f"The rule picked checkpoint {_gan_log(t)[3]:.0f} of {len(_gan_log(t)[0]) - 1}.", ''] if t.recipe.gan else []),
         f'![curves and validation photos]({out.stem}-report.jpg)', '', f'![test photos]({out.stem}-test.jpg)', '']
     contact_sheet(_columns(t, files[:photos], 128), out.with_name(f'{out.stem}-test.jpg'))

@@ -6,11 +6,13 @@
 __all__ = ['pretrain_encoder', 'first_state', 'gen_names', 'pretrain_generator', 'cycle_file', 'save_generations',
            'colorize_batch', 'pretrain_critic', 'critic_start', 'measure', 'pick_checkpoint', 'train_gan', 'export']
 
-# %% ../nbs/12_stages.ipynb #7b631bad
+# %% ../nbs/12_stages.ipynb #f1f06f84
 import warnings
+from functools import partial
 from pathlib import Path
 import numpy as np, torch
 from fastai.callback.core import CancelFitException
+from fastai.metrics import accuracy
 from PIL import Image
 from tqdm.auto import tqdm
 from .color import denormalize, fit_gamut, inputs, normalize
@@ -25,7 +27,7 @@ from .pickled import export_learner
 from .recipe import to_json
 from .training import Accuracy, OnScale, Training, backbone, drop_cache, fit_step, save_weights
 
-# %% ../nbs/12_stages.ipynb #249679f2
+# %% ../nbs/12_stages.ipynb #93b734bf
 def pretrain_encoder(
     t:Training, # What to train, where
 )->dict: # State dict for `encoder`
@@ -35,7 +37,7 @@ def pretrain_encoder(
         dls = t.loaders(fit, labels=labels, tfm=GreyToClass())
         seed_all(t.recipe.seed, 'classifier')
         learn = class_learner(dls, critics['resnet'](backbone(t.recipe), n_out=len(t.photos.classes())).to(t.device))
-        fit_step(t, learn, 'encoder', fit, fit.lr, Accuracy)
+        fit_step(t, learn, 'encoder', fit, fit.lr, partial(Accuracy, accuracy))
         save_weights(t, learn.model.encoder, 'encoder.pth', 'encoder')
         drop_cache(t)
     return load_state(t.run/'encoder.pth')

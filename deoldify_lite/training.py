@@ -25,7 +25,7 @@ from .metrics import Tally
 from .photos import Manifest, find_data, scan
 from .recipe import change, differences, from_json, recipes, resolve, to_json
 
-# %% ../nbs/11e_training.ipynb #e5ce84ff
+# %% ../nbs/11e_training.ipynb #eafc7ac1
 @dataclass
 class Training:
     "A run folder with its recipe and photos."
@@ -77,6 +77,7 @@ class Training:
         seed_all(self.recipe.seed, 'generator')
         net = generators[self.recipe.generator](**self.recipe.generator_args, **(dict(state=state) if state else {}))
         if weights: load_weights(net, load_state(self.run/weights), self.run/weights)
+        net.chroma = self.recipe.chroma
         return net.to(self.device)
 
     def critic(self, weights=None, state=None):
@@ -105,13 +106,27 @@ def start_file(
     if start == 'released': raise UserError(f"There are no released weights in {path.parent} to start from: name a file or a finished run with --start.")
     raise UserError(f"There is no generator in {path} to start from: finish that run first with deoldify-lite export.")
 
-def _plan(name, sizes, epochs, photos, start=None, input=None, old=None):
+@dataclass(frozen=True)
+class _Asked:
+    "What a user asks for; None leaves it to the recipe."
+    recipe:str
+    sizes:list|None=None
+    epochs:int|None=None
+    start:str|None=None
+    input:str|None=None
+
+    def of(self, n):
+        "The recipe for `n` photos, not resolved yet."
+        recipe = change(recipes[self.recipe], self.sizes, self.epochs, n)
+        if self.start and not recipe.start: raise UserError(f"Recipe '{recipe.name}' starts from nothing: leave --start out, or use finetune.")
+        if self.input in (None, recipe.input): return recipe
+        return replace(recipe, input=self.input, generator_args=recipe.generator_args | dict(whole=True))
+
+def _plan(asked, photos, old=None):
     "The resolved recipe for these photos, with the sources of pretrained weights that can be had now (or that `old` used)."
     n = len(photos.files('train'))
-    recipe = change(recipes[name], sizes, epochs, n)
-    if input and input != recipe.input: recipe = replace(recipe, input=input, generator_args=recipe.generator_args | dict(whole=True))
-    if old: recipe = replace(recipe, start=start or old.start, generator=old.generator, generator_args=old.generator_args) if recipe.start else recipe
-    elif recipe.start: recipe = _started(recipe, start or recipe.start)
+    recipe = asked.of(n)
+    if recipe.start: recipe = _as_before(recipe, asked.start or old.start, old) if old else _started(recipe, asked.start or recipe.start)
     if getattr(losses[recipe.loss], 'labels', False):
         recipe = replace(recipe, generator_args=recipe.generator_args | dict(n_classes=max(1, len(photos.classes()))))
     if old: source,features = old.encoder_source,old.features
@@ -129,16 +144,19 @@ def _encoder_source(recipe, photos):
 def _started(recipe, start):
     "The recipe with the architecture of the generator that it starts from."
     header = read_header(start_file(start))
-    return replace(recipe, start=start, generator=header['generator'], generator_args=header['args'])
+    return replace(recipe, start=start, generator=header['generator'], generator_args=header['args'], chroma=header['chroma'])
 
-def _start(run, data, name, sizes, epochs, start, input):
+def _as_before(recipe, start, old):
+    "The same, as it was when the run began."
+    return replace(recipe, start=start, generator=old.generator, generator_args=old.generator_args, chroma=old.chroma)
+
+def _start(run, data, asked):
     "Scan the photos and resolve the recipe, which must be in order before the photos are read."
-    recipe = change(recipes[name], sizes, epochs, 1)
-    if start and not recipe.start: raise UserError(f"Recipe '{name}' starts from nothing: leave --start out, or use finetune.")
-    if recipe.start: _started(recipe, start or recipe.start)
+    recipe = asked.of(1)
+    if recipe.start: _started(recipe, asked.start or recipe.start)
     photos = scan(find_data(data), min_side=recipe.min_side, valid_pct=recipe.valid_pct)
     photos.save(run/'photos.csv')
-    plan = _plan(name, sizes, epochs, photos, start, input)
+    plan = _plan(asked, photos)
     if plan.start:                                               # a copy: the file may change while the run goes on
         with atomic(run/'start.pth') as part: torch.save(load_generator(start_file(plan.start))[0].state_dict(), part)
     write_json(run/'recipe.json', to_json(plan))
@@ -156,7 +174,8 @@ def open_training(
     "Start a run, or go on with it. Raises `UserError` when what is asked for differs from what the run was started with."
     if input and input not in inputs: raise UserError(f"There is no input '{input}': choose {' or '.join(inputs)}.")
     device = best_device(device or 'auto')
-    if not run.has('recipe.json') and rank() == 0: _start(run, data or 'sample', recipe or 'deoldify', sizes, epochs, start, input)
+    if not run.has('recipe.json') and rank() == 0:
+        _start(run, data or 'sample', _Asked(recipe or 'deoldify', sizes, epochs, start, input))
     together()
     saved = from_json(json.loads((run/'recipe.json').read_text()))
     photos = Manifest.load(run/'photos.csv')
@@ -164,23 +183,23 @@ def open_training(
         raise UserError(f"{run.path} was started on the photos of {photos.root}, not {find_data(data)}: use those, or another RUN.")
     photos.check()
     if recipe or sizes or epochs or start or input:
-        asked = to_json(_plan(recipe or saved.name, sizes, epochs, photos, start, input or saved.input, saved))
+        asked = to_json(_plan(_Asked(recipe or saved.name, sizes, epochs, start, input or saved.input), photos, saved))
         if diff := differences(to_json(saved), asked):
             raise UserError(f"{run.path} was started with another recipe ({'; '.join(diff[:4])}{' …' if diff[4:] else ''}): "
                             "leave the options out to go on with it, or choose another RUN.")
     return Training(run, saved, photos, device)
 
-# %% ../nbs/11e_training.ipynb #de423a45
+# %% ../nbs/11e_training.ipynb #5b3dbc6d
 class OnScale(Tally):
     "`Tally` for what learners hand it: normalised pictures."
     def add(self, pred, real): super().add(denormalize(pred.float()), denormalize(real.float()))
 
 class Accuracy:
-    "Share of photos that a critic, or a classifier, tells right."
-    def __init__(self): self.right,self.n = 0.,0
-    def add(self, logits, label):
-        right = critic_accuracy(logits, label) if logits.shape[1] == 1 or logits.ndim == 4 else (logits.argmax(1) == label).float().mean()
-        self.right,self.n = self.right + right.item() * len(label),self.n + len(label)
+    "Share of photos that are told right."
+    def __init__(self,
+        of=critic_accuracy, # (logits, labels) -> share
+    ): self.of,self.right,self.n = of,0.,0
+    def add(self, logits, label): self.right,self.n = self.right + self.of(logits, label).item() * len(label),self.n + len(label)
     def result(self): return dict(accuracy=self.right / self.n)
 
 def _note(t, step, epoch, row, fit):
