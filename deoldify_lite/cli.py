@@ -171,7 +171,7 @@ def pick(run:_run='mine', cycle:Annotated[int, typer.Option(help="Round of stage
     row = pick_checkpoint(Run(run), cycle)
     print('  '.join(f'{k} {row[k]}' for k in ('checkpoint', 'psnr', 'colour_ratio', 'ab_distance')))
 
-# %% ../nbs/16_cli.ipynb #24168662
+# %% ../nbs/16_cli.ipynb #8621033d
 @app.command()
 def colorize(
     photos:Annotated[list[str], typer.Argument(help="Photos, folders (with all below), or patterns such as 'scans/*.tif'.", metavar='IN...')],
@@ -194,9 +194,10 @@ def colorize(
     if contact_sheet:
         for job in jobs: render_factors(colorizer, job, max_pixels)
         return print(f'{len(jobs)} contact sheets are in {out}.')
-    done,failed = colorize_all(colorizer, jobs, Style(render_factor, saturation, label, compare, max_pixels), overwrite)
+    done,failed,pale = colorize_all(colorizer, jobs, Style(render_factor, saturation, label, compare, max_pixels), overwrite)
     skipped = len(jobs) - done - len(failed)
     print(f"{done} colorized{f', {skipped} were there' if skipped else ''}{f', {len(failed)} failed' if failed else ''}: {out}")
+    if pale: print(f"  {len(pale)} came out nearly grey, for example {pale[0]}: try another --render-factor, or --saturation 1.5.")
     for sentence in failed: print(f'  {sentence}', file=sys.stderr)
     if failed: raise UserError(f'{len(failed)} of {len(jobs)} photos failed.')
 

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['MEAN', 'STD', 'LUMA', 'NO_PHOTOS', 'RELEASED', 'UserError', 'photo_suffixes', 'Registry', 'atomic', 'write_json',
-           'read_json', 'read_table', 'write_table', 'markdown', 'record', 'seed_of', 'seed_all', 'rank', 'world',
-           'together', 'Run']
+           'read_json', 'read_table', 'write_table', 'markdown', 'record', 'seed_of', 'seed_all', 'free_memory', 'rank',
+           'world', 'together', 'Run']
 
-# %% ../nbs/00_core.ipynb #9381ae68
-import csv, json, os, random, shutil
+# %% ../nbs/00_core.ipynb #8c8e1a9e
+import csv, json, math, os, random, shutil
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -145,7 +145,19 @@ def seed_all(
     seed = seed_of(*place)
     random.seed(seed); numpy.random.seed(seed); torch.manual_seed(seed)
 
-# %% ../nbs/00_core.ipynb #f66555b6
+# %% ../nbs/00_core.ipynb #0a4e921d
+def free_memory(
+    device:str='cpu', # 'cpu', 'cuda', 'cuda:1'
+)->float: # Bytes; infinite where the system does not say
+    "Memory that could be had now."
+    if device.startswith('cuda'):
+        import torch
+        return torch.cuda.mem_get_info(device)[0]
+    try: lines = Path('/proc/meminfo').read_text().splitlines() if device == 'cpu' else []
+    except OSError: lines = []
+    return next((int(line.split()[1]) * 1024. for line in lines if line.startswith('MemAvailable')), math.inf)
+
+# %% ../nbs/00_core.ipynb #a94617c1
 def rank()->int: return int(os.environ.get('RANK', 0))        # number of this process
 def world()->int: return int(os.environ.get('WORLD_SIZE', 1)) # how many there are
 
@@ -155,7 +167,7 @@ def together():
         import torch.distributed as dist
         dist.barrier()
 
-# %% ../nbs/00_core.ipynb #8781fdc0
+# %% ../nbs/00_core.ipynb #eb52a680
 class Run:
     "A run folder: where its files are, one process at a time."
     def __init__(self,

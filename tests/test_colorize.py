@@ -82,6 +82,18 @@ def test_16_bits_stay_16_bits(model, photo, tmp_path, suffix):
     assert len(np.unique(pixels[..., 1] % 257)) > 50                        # not 8 bits in 16
 
 
+def test_photos_of_phones(model, photo, tmp_path):
+    heif = pytest.importorskip('pillow_heif')
+    heif.from_pillow(photo).save(tmp_path/'IMG_1.HEIC', quality=90)
+    out = run('colorize', 'IMG_1.HEIC', '-o', 'out', '--model', model, cwd=tmp_path)
+    assert out.returncode == 0, out.stderr
+    heif.register_heif_opener()
+    given, made = [Image.open(next((tmp_path/where).glob('IMG_1.*'))).convert('RGB') for where in ('.', 'out')]
+    assert made.size == photo.size
+    assert abs(luma(np.asarray(made)) - luma(np.asarray(given))).max() <= 1
+    assert abs(np.asarray(made, int) - luma(np.asarray(made))[..., None]).mean() > 1
+
+
 def test_orientation_once_tags_and_profiles_kept(model, photo, tmp_path):
     exif = Image.Exif()
     exif[0x0112], exif[0x010F], exif[0x0132] = 6, 'Leica', '1936:08:01 12:00:00'
