@@ -67,8 +67,9 @@ check: setup ## What CI checks beside the tests: ruff, notebooks equal to module
 	$(BIN)/ruff check --select E,F,W --ignore E401,E701,E702,E731,E741 --line-length 165 deoldify_lite tests
 	$(BIN)/python tests/check_notebooks.py
 
-bench: setup ## Photos a second and memory of each stage, against fastai's defaults
+bench: setup ## Photos a second and memory, of each stage against fastai's defaults, and of colorizing
 	TQDM_DISABLE=1 $(BIN)/python tests/bench.py
+	TQDM_DISABLE=1 $(BIN)/python tests/bench_use.py
 
 clean: ## Delete decoded photos and half-written files of all runs, nothing else
 	rm -rf models/*/cache; find models -name '.*.part*' -delete

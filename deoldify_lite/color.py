@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['targets', 'GRID', 'NEIGHBOURS', 'SIGMA', 'SCALE', 'INK', 'PALE', 'inputs', 'normalize', 'denormalize', 'luma',
-           'to_grey', 'join_luma', 'fit_gamut', 'rgb_to_ab', 'RGBTarget', 'ABTarget', 'ab_bins', 'BinTarget',
-           'to_lines', 'WholeTarget', 'Vivid', 'make_target']
+           'to_grey', 'join_luma', 'fit_gamut', 'rgb_to_ab', 'RGBTarget', 'ABTarget', 'ab_bins', 'nearest_bin',
+           'BinTarget', 'to_lines', 'WholeTarget', 'Vivid', 'make_target']
 
 # %% ../nbs/01_color.ipynb #1c6d47c7
 from functools import cache
@@ -109,7 +109,7 @@ class ABTarget:
         lightness = rgb_to_lab(grey.clamp(0, 1))[:,:1]
         return normalize(join_luma(lab_to_rgb(torch.cat([lightness, ab], 1), clip=False), grey))
 
-# %% ../nbs/01_color.ipynb #f0e238c2
+# %% ../nbs/01_color.ipynb #230a9bba
 GRID = 10 # Lab units between bins (Zhang et al. 2016, section 2.1)
 NEIGHBOURS,SIGMA = 5, 5. # soft labels: over so many nearest bins, with a Gaussian of so many Lab units (section 2.1)
 
@@ -121,6 +121,18 @@ def ab_bins(): # (313, 2) Lab a and b
     line = torch.arange(-110, 111, GRID).float()
     centres = torch.cartesian_prod(line, line)
     return centres[torch.cdist(centres, gamut).amin(1) <= GRID * 2**.5]
+
+def nearest_bin(
+    ab:Tensor, # (N, 2) Lab a and b
+)->Tensor: # (N,) which bin
+    "The bin that each colour is nearest to: its place on the grid, and a search only where that is outside the gamut."
+    bins = ab_bins().to(ab.device)
+    table = torch.full((23, 23), -1, device=ab.device)
+    table[tuple((bins / GRID).long().T + 11)] = torch.arange(len(bins), device=ab.device)
+    found = table[tuple((ab / GRID).round().long().clamp(-11, 11).T + 11)]
+    outside = found < 0
+    found[outside] = torch.cdist(ab[outside], bins).argmin(1)
+    return found
 
 @targets('bins')
 class BinTarget(ABTarget):

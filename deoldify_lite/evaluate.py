@@ -85,7 +85,7 @@ def table(
     rows += [[name, *[format(r[k], spec) if k in r else '' for k,(_,spec) in shown.items()]] for name,r in results.items()]
     return markdown(rows)
 
-# %% ../nbs/13e_evaluate.ipynb #f97587cf
+# %% ../nbs/13e_evaluate.ipynb #de1bb1f6
 PROTOCOL = dict(left_out='grey, sepia and duplicate photos', crop='centre square, resized with Pillow',
                 chroma="the model's own, at its own size, on the photo's luma", psnr='RGB, mean over photos',
                 colourfulness='Hasler and Süsstrunk 2003, signed differences', ab_distance='sliced Wasserstein of ab histograms, 1 = grey copy',
@@ -98,7 +98,7 @@ def evaluate(
     size:int=256, # Side at which everything is measured, in pixels
     limit:int|None=None, # Photos at most
     device:str='auto', # 'auto', 'cuda', 'mps' or 'cpu'
-    shown:int=16, # Rows of the contact sheet
+    shown:int=40, # Photos on the contact sheet
 )->dict: # See `measure_models`
     "Measure colorizers on photos and write table, protocol and sheet. Raises `UserError` for models that are none and for two of one name."
     out,scanned = Path(out),scan(find_data(data), valid_pct=0)
@@ -110,7 +110,7 @@ def evaluate(
     with atomic(out.with_suffix('.json')) as part: part.write_text(json.dumps(dict(protocol=protocol, results=results), indent=1))
     lumas = [np.asarray(Image.fromarray(r).convert('L')) for r in reals[:shown]]
     sheet = {name: [Image.fromarray(join(y, chromas([y])[0])) for y in lumas] for name,(chromas,_) in found.items() if name != 'constant chroma'}
-    contact_sheet(sheet | dict(real=[Image.fromarray(r) for r in reals[:shown]]), out.with_suffix('.jpg'))
+    contact_sheet(sheet | dict(real=[Image.fromarray(r) for r in reals[:shown]]), out.with_suffix('.jpg'), blocks=max(1, 12 // len(sheet)))
     about = f"{len(files)} photos of {data} (set {protocol['set']}) at {size} px; formulas in [{out.with_suffix('.json').name}]({out.with_suffix('.json').name})."
     with atomic(out) as part: part.write_text(f'{table(results)}\n\n{about}\n\n![contact sheet]({out.with_suffix(".jpg").name})\n')
     return results

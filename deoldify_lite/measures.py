@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['FARTHEST', 'ssim', 'Accuracies', 'learned_metrics', 'FullTally']
 
-# %% ../nbs/09b_measures.ipynb #56e5acd2
+# %% ../nbs/09b_measures.ipynb #858fa87c
 import warnings
 import torch
 from torch import Tensor
-from .color import ab_bins, rgb_to_ab
+from .color import ab_bins, nearest_bin, rgb_to_ab
 from .metrics import Tally
 
 # %% ../nbs/09b_measures.ipynb #0a98de84
@@ -22,7 +22,7 @@ def ssim(
     inside = slice(5, -5)                                        # where the window has all of its pixels
     return of_places(pred.float().clamp(0, 1), real.float().clamp(0, 1), 11)[..., inside, inside].flatten(1).mean(1)
 
-# %% ../nbs/09b_measures.ipynb #57caa7d8
+# %% ../nbs/09b_measures.ipynb #4b5ae983
 FARTHEST = 150 # Lab units (Zhang et al. 2016)
 
 class Accuracies:
@@ -37,7 +37,7 @@ class Accuracies:
         "Take one batch into account."
         a,b = [rgb_to_ab(o).movedim(1, -1).flatten(0, 2).cpu() for o in (pred, real)]
         off = (a - b).norm(dim=1).ceil().long().clamp(max=FARTHEST + 1)  # within a threshold when not above it
-        colour = torch.cdist(b, ab_bins()).argmin(1)
+        colour = nearest_bin(b)
         self.counts += torch.bincount(colour * (FARTHEST + 2) + off, minlength=self.counts.numel()).reshape(self.counts.shape)
 
     def result(self)->dict: # Areas under the curves, 0 … 1

@@ -16,7 +16,7 @@ from torch import Tensor
 from .color import rgb_to_ab
 from .core import UserError, atomic
 
-# %% ../nbs/09_metrics.ipynb #fb52adda
+# %% ../nbs/09_metrics.ipynb #88913d76
 GAP = 4 # pixels between the photos of a contact sheet
 
 def _tile(photo, side):
@@ -32,22 +32,31 @@ def _font(text, width, size=13):
     wide = max((font.getlength(line) for line in text.splitlines()), default=0)
     return font if wide <= width else font.font_variant(size=max(6, int(size * width / wide)))
 
+def _block(columns, side):
+    "Headers, and below them a row a photo."
+    rows,step = list(zip(*columns.values(), strict=True)),side + GAP
+    head = GAP + 17 * max(name.count('\n') + 1 for name in columns)
+    block = Image.new('RGB', (len(columns) * step - GAP, head + len(rows) * step), 'white')
+    draw,font = ImageDraw.Draw(block),_font('\n'.join(columns), side)
+    for i,name in enumerate(columns):
+        draw.text((i * step + side / 2, GAP), name, 'black', font, anchor='ma', align='center')
+        for j,row in enumerate(rows): block.paste(_tile(row[i], side), (i * step, head + j * step))
+    return block
+
 def contact_sheet(
     columns:dict, # Header, of one or more lines → photos: (B, 3 or 1, H, W) in [0, 1], or a list of such or PIL images
     path:str|Path|None=None, # File to save to, whole or not at all
     side:int=128, # Pixels of a cell; photos keep their shape
     title:str|None=None, # Line on top
+    blocks:int=1, # Blocks of rows side by side, for many photos
 )->Image.Image: # RGB on white
     "A sheet with a row a photo and a column each for `columns`; raises `ValueError` if these differ in length."
-    rows,step = list(zip(*columns.values(), strict=True)),side + GAP
-    top = 22 if title else 0
-    head = top + GAP + 17 * max(name.count('\n') + 1 for name in columns)
-    sheet = Image.new('RGB', (len(columns) * step - GAP, head + len(rows) * step), 'white')
-    draw,font = ImageDraw.Draw(sheet),_font('\n'.join(columns), side)
-    if title: draw.text((0, GAP), title, 'black', _font(title, sheet.width))
-    for i,name in enumerate(columns):
-        draw.text((i * step + side / 2, top + GAP), name, 'black', font, anchor='ma', align='center')
-        for j,row in enumerate(rows): sheet.paste(_tile(row[i], side), (i * step, head + j * step))
+    each = max(1, -(-max(map(len, columns.values())) // blocks))
+    parts = [_block({k: v[i * each:(i + 1) * each] for k,v in columns.items()}, side) for i in range(blocks)]
+    top,wide = 22 if title else 0,parts[0].width + 4 * GAP
+    sheet = Image.new('RGB', (blocks * wide - 4 * GAP, top + parts[0].height), 'white')
+    if title: ImageDraw.Draw(sheet).text((0, GAP), title, 'black', _font(title, sheet.width))
+    for i,part in enumerate(parts): sheet.paste(part, (i * wide, top))
     if path:
         with atomic(path) as part: sheet.save(part)
     return sheet

@@ -11,7 +11,7 @@ __all__ = ['MAX_ROUNDS', 'MEASURES', 'BATCHES', 'recipes', 'IMAGENET', 'deoldify
 from dataclasses import asdict, dataclass, field, replace
 from .core import Registry, UserError
 
-# %% ../nbs/10_recipe.ipynb #a1e249a6
+# %% ../nbs/10_recipe.ipynb #9ee564af
 @dataclass(frozen=True)
 class Fit:
     "One call of `fit`: how large, how long, how fast."
@@ -73,6 +73,7 @@ class Recipe:
     checkpoint_seconds:float=45. # Between checkpoints: what a crash can cost
     seed:int=42 # Of weights, order and crops
     pretext:Fit|None=None # Before stage 1: the encoder learns to tell the folders' classes of grey photos apart
+    released:bool=True # May the encoder start from the released generator's, where ImageNet's weights are missing? Not where systems are compared
     chroma:float=1. # What the exported generator's chroma is multiplied by; that of the file it started from
     start:str='' # A generator to start from: 'released', a run, or a file of `save_generator`; random weights when empty
     encoder_source:str='' # Where the encoder's first weights are from: 'imagenet', 'classes', 'released', 'start', 'random'; set when a run starts
@@ -193,12 +194,12 @@ demo = _register(replace(cpu, name='demo',
     gan=Gan(64, 4, 160, 5, lr=1e-4, spread=1., adversarial=.02, content=1.),
     valid_pct=.2, critic_target=.6))
 
-# %% ../nbs/10_recipe.ipynb #5ef1737c
+# %% ../nbs/10_recipe.ipynb #784989bb
 SEEN = 16_000 # photos that each system's generator is shown
 def _system(name, **kwargs):
-    return _register(replace(deoldify, name=name, **dict(critic_fits=(), gan=None, wd=0., valid_photos=128) | kwargs))
+    return _register(replace(deoldify, name=name, **dict(critic_fits=(), gan=None, wd=0., valid_photos=128, released=False) | kwargs))
 
-deoldify_64 = _register(replace(cpu, name='deoldify-64', pretrain=(Fit(64, 16, SEEN, 1e-3, 1e-3),), # DeOldify itself, at the same size and length
+deoldify_64 = _register(replace(cpu, name='deoldify-64', released=False, pretrain=(Fit(64, 16, SEEN, 1e-3, 1e-3),), # DeOldify itself, at the same size and length
     critic_fits=(Fit(64, 16, 6_000, 1e-3, 5e-4, spread=100.),), gan=replace(cpu.gan, size=64)))
 zhang = _system('zhang', generator='zhang', loss='cross-entropy', loss_args=dict(rebalance=True), wd=1e-3, # the paper's weight decay
     pretrain=(Fit(64, 16, SEEN, 5e-4, 5e-4),))                        # paper: ImageNet at 256 px, Adam, 3e-5 for losses summed over a photo

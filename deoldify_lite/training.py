@@ -25,7 +25,7 @@ from .metrics import Tally
 from .photos import Manifest, find_data, scan
 from .recipe import change, differences, from_json, recipes, resolve, to_json
 
-# %% ../nbs/11e_training.ipynb #eafc7ac1
+# %% ../nbs/11e_training.ipynb #cac7f16b
 @dataclass
 class Training:
     "A run folder with its recipe and photos."
@@ -139,7 +139,8 @@ def _encoder_source(recipe, photos):
     wants = recipe.pretext or getattr(losses[recipe.loss], 'labels', False)
     if wants and not photos.classes(): warnings.warn("The photos lie in one folder: there are no classes to learn from, and that part is left out.")
     if recipe.pretext and photos.classes(): return 'classes'
-    return encoder_start(backbone(recipe))[1] if backbone(recipe) else 'random'
+    source = encoder_start(backbone(recipe))[1] if backbone(recipe) else 'random'
+    return source if recipe.released or source == 'imagenet' else 'random'
 
 def _started(recipe, start):
     "The recipe with the architecture of the generator that it starts from."

@@ -30,7 +30,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from deoldify_lite.color import targets
-from deoldify_lite.colorizer import Colorizer
 from deoldify_lite.data import photo_dls
 from deoldify_lite.generator import DynamicUnet, Generator, as_plain, encoder, generators, native_bf16
 from deoldify_lite.learner import generator_learner
@@ -183,8 +182,7 @@ def child_training(make, size, bs):
 CHILDREN = dict(
     nothing=lambda size, bs: None,
     ours=lambda size, bs: epoch(child_training(ours, size, bs)),
-    fastai=lambda size, bs: epoch(child_training(fastai_default, size, bs)),
-    colorizer=lambda size, bs: colorizer()(twelve_megapixels()))
+    fastai=lambda size, bs: epoch(child_training(fastai_default, size, bs)))
 
 
 def memory(name, size, bs, threads):
@@ -193,13 +191,6 @@ def memory(name, size, bs, threads):
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode: raise SystemExit(f'{name} failed:\n{done.stderr[-2000:]}')
     return float(done.stdout.split()[-1])
-
-
-def twelve_megapixels(): return Image.open(find_data('sample')/'china.jpg').resize((4000, 3000), Image.BICUBIC)
-
-
-def colorizer():
-    return Colorizer(generators[RECIPE.generator](**RECIPE.generator_args), size=RECIPE.pretrain[-1].size, device=DEVICE)
 
 
 # --- the table
@@ -272,16 +263,6 @@ def memories(a):
         show('ours : fastai default', got['ours'] / got['fastai'], 'x')
 
 
-def inference(a):
-    net, photo = colorizer(), twelve_megapixels()
-    title(f'inference: one photo of 12 megapixels, network at {net.size} px')
-    small = photo.resize((net.size, net.size))
-    took = alternate(dict(whole=timed(lambda: net(photo)), small=timed(lambda: net(small))), a.rounds)
-    show('Colorizer', median(took['whole']), 'seconds', 'PIL image to PIL image, without reading and writing the file')
-    show('the same for a photo of the network\'s size', median(took['small']), 'seconds', 'nearly the network alone')
-    show('peak memory', memory('colorizer', 0, 0, a.threads), 'GiB', 'with Python, the libraries and the photo itself')
-
-
 def gpu(a):
     size, bs = 192, 64
     title(f'GPU: a training step at {size} px, batch {bs}')
@@ -311,7 +292,7 @@ def main():
     if a.child:
         CHILDREN[a.child[0]](int(a.child[1]), int(a.child[2]))
         return print(high_water())
-    for part in (machine, stage_one, loader, memories, inference) + (gpu,) * (DEVICE == 'cuda'): part(a)
+    for part in (machine, stage_one, loader, memories) + (gpu,) * (DEVICE == 'cuda'): part(a)
     if a.json: a.json.write_text(json.dumps(ROWS, indent=1))
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from ..color import make_target
 from ..generator import Generator, generators
 
-# %% ../../nbs/07a_zhang.ipynb #525ebcee
+# %% ../../nbs/07a_zhang.ipynb #82611a22
 BLOCKS = (                                                       # channels, convolutions, last stride, dilation (Zhang et al. 2016, table 4)
     (64, 2, 2, 1), (128, 2, 2, 1), (256, 3, 2, 1), (512, 3, 1, 1), (512, 3, 1, 2), (512, 3, 1, 2), (512, 3, 1, 1))
 

@@ -1,0 +1,132 @@
+"""`make bench`, second half: seconds and memory of what people do with a trained generator, each command in a process of its own.
+
+The network is the lite one (ResNet-34 at 224 px) with random weights, which do not change the speed; `--model` takes another.
+"""
+import argparse
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median, quantiles
+
+import httpx
+import numpy as np
+from bench import RECIPE, ROWS, alternate, rate, show, timed, title
+from PIL import Image
+
+from deoldify_lite.colorizer import Colorizer, shrink
+from deoldify_lite.export import export_onnx, load_generator, pack, save_generator
+from deoldify_lite.generator import generators
+from deoldify_lite.photos import find_data
+
+RUN = """import atexit, sys
+atexit.register(lambda: print('peak', open('/proc/self/status').read().split('VmHWM:')[1].split()[0]))
+from deoldify_lite.cli import main
+main()"""
+
+
+def command(*args):
+    "Seconds and GiB at most of `deoldify-lite ARGS`."
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, '-c', RUN, *map(str, args)], capture_output=True, text=True)
+    if done.returncode: raise SystemExit(f'{args} failed:\n{done.stderr[-2000:]}')
+    return time.perf_counter() - began, int(re.search(r'peak (\d+)', done.stdout)[1]) / 2**20
+
+
+def photo(megapixels, path):
+    "A JPEG of a real photo, 4 : 3, enlarged."
+    wide = round((megapixels * 1e6 * 4 / 3)**.5)
+    Image.open(find_data('sample')/'china.jpg').convert('L').resize((wide, wide * 3 // 4), Image.BICUBIC).save(path, quality=92)
+    return path
+
+
+def files(a, folder):
+    "The generator as safetensors, packed, and as ONNX."
+    model = a.model or folder/'lite.safetensors'
+    if not a.model: save_generator(generators[RECIPE.generator](**RECIPE.generator_args), model, RECIPE.generator, RECIPE.generator_args, 224)
+    small, onnx = folder/'packed.safetensors', folder/'lite.onnx'
+    pack(model, small)
+    generator, header = load_generator(model)
+    export_onnx(generator, onnx, header['size'])
+    return dict(safetensors=model, packed=small, onnx=onnx)
+
+
+def runtimes(a, models):
+    title('files and runtimes; the network alone, batch 4')
+    colorizers = {k: Colorizer.load(f) for k, f in models.items()}
+    small = np.stack([shrink(np.asarray(Image.open(photo(.3, a.folder/'p.jpg')).convert('L')), colorizers['onnx'].size)] * 4)
+    took = alternate({k: timed(lambda c=c: c.chroma(small)) for k, c in colorizers.items()}, a.rounds)
+    said = colorizers['safetensors'].chroma(small)
+    for k, c in colorizers.items():
+        apart = abs(c.chroma(small) - said).max() * 255
+        show(k, models[k].stat().st_size / 2**20, 'MiB', f'{rate(took, k, 4):.1f} photos/s; chroma differs by {apart:.3f} of 255 at most')
+
+
+def one(a, models):
+    title('one photo of 12 megapixels, from command to file')
+    src = photo(12, a.folder/'12mp.jpg')
+    for k in 'safetensors', 'onnx':
+        took = [command('colorize', src, '-o', a.folder/f'{k}.jpg', '--model', models[k], '--overwrite') for _ in range(a.rounds)]
+        show(k, median(s for s, _ in took), 'seconds', f"{max(m for _, m in took):.2f} GiB (issue: {'4 s, 1.5 GB' if k == 'safetensors' else '2 s'})")
+
+
+def many(a, models):
+    title('photos of 1 megapixel, one command')
+    src = photo(1, a.folder/'1mp.jpg')
+    for n in (4, 8) if a.quick else (100, 500):
+        (a.folder/f'in{n}').mkdir()
+        for i in range(n): (a.folder/f'in{n}'/f'{i:03}.jpg').hardlink_to(src)
+        seconds, gib = command('colorize', a.folder/f'in{n}', '-o', a.folder/f'out{n}', '--model', models['safetensors'])
+        show(f'{n} photos', n / seconds, 'photos/s', f'{gib:.2f} GiB at most (issue: 1.5 photos/s; memory flat)')
+
+
+def service(a, models, clients=8):
+    each = 3 if a.quick else 25
+    title(f'the service: {clients} clients at once, {each} photos of 1 megapixel each')
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    process = subprocess.Popen([sys.executable, '-m', 'deoldify_lite.cli', 'app', '--model', str(models['safetensors']), '--port', str(port)],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | dict(TMPDIR=str(a.folder)))
+    url, data = f'http://127.0.0.1:{port}/api', (a.folder/'1mp.jpg').read_bytes()
+    def client(_):
+        with httpx.Client(timeout=300) as c: return [timed(lambda: c.post(f'{url}/colorize', files=dict(photo=data)).raise_for_status())() for _ in range(each)]
+    try:
+        while not alive(url, process): time.sleep(.3)
+        began = time.perf_counter()
+        with ThreadPoolExecutor(clients) as pool: waits = sum(pool.map(client, range(clients)), [])
+        show('throughput', len(waits) / (time.perf_counter() - began), 'photos/s')
+        show('wait, p50', median(waits), 'seconds')
+        show('wait, p95', quantiles(waits, n=20)[-1], 'seconds')
+    finally: process.terminate()
+
+
+def alive(url, process):
+    if process.poll() is not None: raise SystemExit('The service ended.')
+    try: return bool(urllib.request.urlopen(f'{url}/health', timeout=5).read())
+    except (urllib.error.URLError, ConnectionError, TimeoutError): return False
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--quick', action='store_true', help='few photos and rounds: does it run at all?')
+    p.add_argument('--model', type=Path, help='a .safetensors to measure with')
+    p.add_argument('--json', type=Path, help='file to write the rows to as well')
+    a = p.parse_args()
+    a.rounds = 1 if a.quick else 3
+    with tempfile.TemporaryDirectory() as folder:
+        a.folder = Path(folder)
+        models = files(a, a.folder)
+        for part in runtimes, one, many, service: part(a, models)
+    if a.json: a.json.write_text(json.dumps(ROWS, indent=1))
+
+
+if __name__ == '__main__': main()
