@@ -21,12 +21,15 @@ recipes.setdefault('pair', replace(TINY, name='pair', checkpoint_seconds=60., pr
                                    critic_fits=(Fit(64, 8, 32, 1e-4, 1e-4),), gan=Gan(64, 8, 64, 3, lr=1e-5, spread=1., max_critic=1)))
 
 
+def from_nothing(m):
+    "No test waits for a network or depends on the released weights: there are neither ImageNet's nor those."
+    m.setattr('deoldify_lite.export.imagenet_encoder', lambda arch: None)
+    m.setattr('deoldify_lite.loss.imagenet_weights', lambda arch: None)
+    for module in 'export', 'training': m.setattr(f'deoldify_lite.{module}.RELEASED', Path('none'))
+
+
 @pytest.fixture(autouse=True)
-def offline(monkeypatch):
-    "No test waits for a network: ImageNet's weights cannot be had."
-    monkeypatch.setattr('deoldify_lite.export.imagenet_encoder', lambda arch: None)
-    monkeypatch.setattr('deoldify_lite.loss.imagenet_weights', lambda arch: None)
-    for module in 'export', 'training': monkeypatch.setattr(f'deoldify_lite.{module}.RELEASED', Path('none'))
+def offline(monkeypatch): from_nothing(monkeypatch)
 
 
 @pytest.fixture(scope='session')

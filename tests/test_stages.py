@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import from_nothing
 from PIL import Image
 
 import deoldify_lite.stages as stages
@@ -29,7 +30,7 @@ def start(folder, photos=None, recipe='tiny', **kwargs):
 def finished(tmp_path_factory, photos):
     "A run with all five stages done."
     with pytest.MonkeyPatch.context() as m:
-        m.setattr('deoldify_lite.export.imagenet_encoder', lambda arch: None)
+        from_nothing(m)
         folder = tmp_path_factory.mktemp('finished')
         training = start(folder, photos)
         stages.export(training)
@@ -321,7 +322,7 @@ def shrunk(recipe):
 def unet_run(tmp_path_factory, photos):
     with pytest.MonkeyPatch.context() as m:
         m.setitem(recipes, 'unet-l1', shrunk(recipes['unet-l1']))
-        m.setattr('deoldify_lite.export.imagenet_encoder', lambda arch: None)
+        from_nothing(m)
         return stages.export(start(tmp_path_factory.mktemp('unet'), photos, 'unet-l1'))
 
 
