@@ -17,7 +17,7 @@ from .measures import FullTally, learned_metrics
 from .metrics import contact_sheet
 from .photos import find_data, load_photo, scan, square
 
-# %% ../nbs/13e_evaluate.ipynb #bee4b6a1
+# %% ../nbs/13e_evaluate.ipynb #0dab1565
 def chroma_of(
     rgb:np.ndarray, # (H, W, 3) uint8
 )->np.ndarray: # (2, H, W) float32: R - Y and B - Y, for luma in [0, 1]
@@ -37,8 +37,8 @@ def contenders(
     mean = np.mean([chroma_of(r).mean((1, 2)) for r in reals], 0).astype(np.float32)
     found = {'grey copy': (_constant(np.zeros(2, np.float32)), None), 'constant chroma': (_constant(mean), None)}
     asked = [re.fullmatch(r'(.*?)(?:@([\d.]+))?', str(m)).groups() for m in models]
-    opened = open_models(list(dict.fromkeys(path for path,_ in asked)), device)
-    colorizers = dict(zip(dict.fromkeys(path for path,_ in asked), opened.values()))
+    paths = list(dict.fromkeys(path for path,_ in asked))
+    colorizers = dict(zip(paths, open_models(paths, device).values()))
     for path,vivid in asked:
         c,s = colorizers[path],float(vivid or 1)
         found[c.name + (f', chroma x {vivid}' if vivid else '')] = (lambda lumas, c=c, s=s: [_times(o, s) for o in c.chromas(lumas)[0]],c)
