@@ -270,6 +270,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'deoldify_lite.folders._walk': ('folders.html#_walk', 'deoldify_lite/folders.py'),
                                        'deoldify_lite.folders._writable': ('folders.html#_writable', 'deoldify_lite/folders.py'),
                                        'deoldify_lite.folders.colorize_all': ('folders.html#colorize_all', 'deoldify_lite/folders.py'),
+                                       'deoldify_lite.folders.contact_sheets': ('folders.html#contact_sheets', 'deoldify_lite/folders.py'),
                                        'deoldify_lite.folders.find_photos': ('folders.html#find_photos', 'deoldify_lite/folders.py'),
                                        'deoldify_lite.folders.finish': ('folders.html#finish', 'deoldify_lite/folders.py'),
                                        'deoldify_lite.folders.plan_jobs': ('folders.html#plan_jobs', 'deoldify_lite/folders.py'),

@@ -69,7 +69,7 @@ def _stage(name, run, data, recipe, sizes, epochs, device, gpus, start=None, inp
             return training,getattr(stages, name)(training)
         except KeyboardInterrupt: raise UserError("Stopped. Run the same command again: it goes on where it was.") from None
 
-# %% ../nbs/16_cli.ipynb #5be1e758
+# %% ../nbs/16_cli.ipynb #6319c821
 @app.command('pretrain-gen')
 def pretrain_gen(run:_run='mine', data:_data=None, recipe:_recipe=None, sizes:_sizes=None, epochs:_epochs=None, input:_input=None,
         start:_start=None, device:_device=None, gpus:_gpus=1):
@@ -105,6 +105,7 @@ def export(run:_run='mine', data:_data=None, recipe:_recipe=None, sizes:_sizes=N
            onnx:Annotated[bool, typer.Option(help="Write an ONNX file too.")]=False):
     "Stage 5: write generator.safetensors, generator.pkl and report.png. Example: deoldify-lite export --run mine"
     if model: return _to_onnx(model)
+    if onnx and not data and not Run(run).has('recipe.json'): raise UserError(f"There is no run {run} to export: name a file with --model, or a --run.")
     made = _finish(run, data, recipe, sizes, epochs, device, gpus, start, input)
     if onnx and rank() == 0: _to_onnx(made)
 
@@ -152,7 +153,7 @@ def evaluate(
     limit:Annotated[Optional[int], typer.Option(help="Photos at most.", min=1)]=None, device:_device=None):
     "Measure colorizers on the same photos. Example: deoldify-lite evaluate a.safetensors b.safetensors --data ~/test -o table.md"
     from deoldify_lite import evaluate as module
-    module.evaluate(models, data, out, size, limit, device or 'auto')
+    print(module.table(module.evaluate(models, data, out, size, limit, device or 'auto')))
     print(out)
 
 @app.command()
@@ -171,7 +172,7 @@ def pick(run:_run='mine', cycle:Annotated[int, typer.Option(help="Round of stage
     row = pick_checkpoint(Run(run), cycle)
     print('  '.join(f'{k} {row[k]}' for k in ('checkpoint', 'psnr', 'colour_ratio', 'ab_distance')))
 
-# %% ../nbs/16_cli.ipynb #8621033d
+# %% ../nbs/16_cli.ipynb #d9f828b2
 @app.command()
 def colorize(
     photos:Annotated[list[str], typer.Argument(help="Photos, folders (with all below), or patterns such as 'scans/*.tif'.", metavar='IN...')],
@@ -188,15 +189,13 @@ def colorize(
     shard:Annotated[str, typer.Option(help="3/16: the third of 16 parts, for 16 machines at work on one archive.")]='1/1'):
     "Colorize photos. Example: deoldify-lite colorize ~/album -o ~/album-colour"
     from deoldify_lite.colorizer import Colorizer
-    from deoldify_lite.folders import Style, colorize_all, plan_jobs, render_factors
+    from deoldify_lite.folders import Style, colorize_all, contact_sheets, plan_jobs
     jobs = plan_jobs(photos, out, shard)
     colorizer = Colorizer.load(model, device or 'auto', temperature)
-    if contact_sheet:
-        for job in jobs: render_factors(colorizer, job, max_pixels)
-        return print(f'{len(jobs)} contact sheets are in {out}.')
-    done,failed,pale = colorize_all(colorizer, jobs, Style(render_factor, saturation, label, compare, max_pixels), overwrite)
+    style = Style(render_factor, saturation, label, compare, max_pixels)
+    done,failed,pale = (contact_sheets if contact_sheet else colorize_all)(colorizer, jobs, style, overwrite)
     skipped = len(jobs) - done - len(failed)
-    print(f"{done} colorized{f', {skipped} were there' if skipped else ''}{f', {len(failed)} failed' if failed else ''}: {out}")
+    print(f"{done} colorized{f', {skipped} were there (--overwrite does them again)' if skipped else ''}{f', {len(failed)} failed' if failed else ''}: {out}")
     if pale: print(f"  {len(pale)} came out nearly grey, for example {pale[0]}: try another --render-factor, or --saturation 1.5.")
     for sentence in failed: print(f'  {sentence}', file=sys.stderr)
     if failed: raise UserError(f'{len(failed)} of {len(jobs)} photos failed.')
@@ -253,7 +252,7 @@ def import_deoldify(
 def pack(
     model:Annotated[Path, typer.Argument(help="A .safetensors.")],
     out:Annotated[Path, typer.Option('-o', '--out', help="File to make.")],
-    chroma:Annotated[Optional[float], typer.Option(help="Multiply the chroma by this from now on; as it was when not given.", min=.1, max=3)]=None):
+    chroma:Annotated[Optional[float], typer.Option(help="Factor on the chroma, in place of the one in the file; as it was when not given.", min=.1, max=3)]=None):
     "Make a file of weights four times smaller, for release. Example: deoldify-lite pack models/mine/generator.safetensors -o small.safetensors"
     from deoldify_lite import doctor, export
     export.pack(model, out, chroma)

@@ -70,7 +70,7 @@ def _fit(luma, red, blue):
     scale = fit_scale(y, red, blue, np.iinfo(luma.dtype).max)
     return np.stack([np.rint(y + part * scale) for part in (red, _green(red, blue), blue)], 2).astype(luma.dtype)
 
-# %% ../nbs/13_colorizer.ipynb #be26e633
+# %% ../nbs/13_colorizer.ipynb #7f8dc278
 LEAST = 32 # pixels: the smallest square that a U-Net takes
 BATCH = 4 # photos at once: more is no faster on a processor, and takes more memory
 NEED = 6_000 # bytes of memory a pixel of the square: DeOldify's artistic at 560 px, the largest network; a ResNet-34 lite takes half of it
@@ -157,12 +157,11 @@ class Colorizer:
         return side
 
     def fitting(self,
-        side:int, # Pixels
-        fixed:bool=False, # Keep it?
+        side:int, # Pixels that are asked for
     )->tuple[int, int]: # A side, and how many photos at once
         "What free memory allows."
         pixels = min(.8 * free_memory(self.device) / NEED, BATCH * side**2) # the rest is for photos, and for others
-        if pixels < side**2 and not fixed: side = int(pixels**.5) // 16 * 16
+        if pixels < side**2: side = int(pixels**.5) // 16 * 16
         return side,max(1, int(pixels // max(side, 1)**2))
 
     def chroma(self,
@@ -186,7 +185,7 @@ class Colorizer:
     )->tuple[list[np.ndarray], int]: # (2, s, s) each, and the side that it was done at
         "Chroma of photos of any sizes, in batches. Tries smaller squares when memory runs out, and warns."
         asked = self.side(render_factor)
-        side,n = self.fitting(asked, fixed=render_factor is not None)
+        side,n = self.fitting(asked)
         while True:
             if side < LEAST: raise UserError("There is not enough memory to colorize even the smallest picture: close other programs.")
             if side < asked: warnings.warn(f"Not enough memory for render factor {asked // 16}: done with {side // 16} instead.")

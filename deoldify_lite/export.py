@@ -57,7 +57,7 @@ def load_generator(
     generator.chroma = header['chroma']
     return generator.eval(),header
 
-# %% ../nbs/11_export.ipynb #0cf63e09
+# %% ../nbs/11_export.ipynb #a6b52fb2
 SMALL = 4096 # Weights with fewer numbers than this are left as they are: they would save nothing
 
 def packed(
@@ -84,10 +84,11 @@ def unpacked(
 def pack(
     src:str|Path, # File of `save_generator`
     dst:str|Path, # File to make
-    chroma:float|None=None, # What to multiply the chroma by from now on; as it was when not given
+    chroma:float|None=None, # What the chroma is multiplied by, in place of the factor that is there; as it was when not given
 ):
-    "Write a generator small. Raises `UserError` for anything that is not a generator of ours, and for `chroma` where luma is predicted too."
+    "Write a generator small. Raises `UserError` for what is no generator of ours, for `dst` being `src`, and for `chroma` where luma is predicted too."
     header = read_header(src)
+    if Path(dst).exists() and Path(dst).samefile(src): raise UserError(f"{dst} is the input itself: choose another output.")
     if chroma and header['args'].get('whole'): raise UserError(f"{src} colours drawings, whose luma is predicted too: leave the chroma out.")
     header |= dict(chroma=chroma or header['chroma'])
     with safe_open(src, 'pt') as f: state = packed(unpacked({k: f.get_tensor(k) for k in f.keys()}))

@@ -148,7 +148,7 @@ def test_a_folder_goes_on_after_bad_files_and_skips_what_is_done(model, photo, t
     assert all(f.read_bytes() == data for f, data in before.items())
     stamps = {f: f.stat().st_mtime_ns for f in (tmp_path/'out').rglob('*.*')}
     again = run('colorize', 'in', '-o', 'out', '--model', model, cwd=tmp_path)
-    assert '0 colorized, 3 were there, 4 failed' in again.stdout
+    assert '0 colorized, 3 were there (--overwrite does them again), 4 failed' in again.stdout
     assert stamps == {f: f.stat().st_mtime_ns for f in (tmp_path/'out').rglob('*.*')}
     once_more = run('colorize', 'in/a.png', '-o', 'out', '--model', model, '--overwrite', cwd=tmp_path)
     assert once_more.returncode == 0 and (tmp_path/'out'/'a.png').stat().st_mtime_ns > stamps[tmp_path/'out'/'a.png']
@@ -177,6 +177,10 @@ def test_options(model, photo, tmp_path):
     assert len(changed) and changed[:, 0].min() > 80 and changed[:, 1].max() < 120     # the lower left corner, and nothing else
     assert colorize('sheet.png', '--contact-sheet').returncode == 0
     assert Image.open(tmp_path/'sheet.png').width > 5 * 100
+    was = (tmp_path/'sheet.png').stat().st_mtime_ns
+    assert 'were there' in colorize('sheet.png', '--contact-sheet').stdout and (tmp_path/'sheet.png').stat().st_mtime_ns == was
+    fails('is the input itself', 'pack', model, '-o', model, cwd=tmp_path)
+    fails('no run mine to export', 'export', '--onnx', cwd=tmp_path)
     fails('must be 2 or more', 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--render-factor', 1, cwd=tmp_path)
     fails('such as 3/16', 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--shard', '17/16', cwd=tmp_path)
     fails("no device 'abacus'", 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--device', 'abacus', cwd=tmp_path)
