@@ -12,7 +12,7 @@ from pathlib import Path
 import deoldify_lite
 from .core import RELEASED, UserError, free_memory
 
-# %% ../nbs/13c_doctor.ipynb #6d779017
+# %% ../nbs/13c_doctor.ipynb #7b2d2663
 PACKAGES = 'torch torchvision fastai pillow numpy safetensors av opencv-python-headless gradio onnx onnxruntime pillow-heif'.split()
 
 def _version(package):
@@ -52,6 +52,6 @@ def report(
     lines += ['packages'] + [f'  {p:24}{_version(p)}' for p in PACKAGES]
     lines += ['devices'] + [f'  {name:24}{what}' for name,what in _devices()]
     lines += ['disk', f"  {'free here':24}{shutil.disk_usage('.').free / 2**30:.1f} GiB"]
-    found = sorted({*models.glob('*.safetensors'), *models.glob('*/*.safetensors'), *Path('models').glob('*/*.safetensors')})
+    found = sorted({f.resolve() for f in (*models.glob('*.safetensors'), *models.glob('*/*.safetensors'), *Path('models').glob('*/*.safetensors'))})
     lines += ['weights'] + ([f'  {str(f):24}  {check_weights(f)}' for f in found] or [f'  none in {models}'])
     return '\n'.join(lines)
