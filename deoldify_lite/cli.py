@@ -69,7 +69,7 @@ def _stage(name, run, data, recipe, sizes, epochs, device, gpus, start=None, inp
             return training,getattr(stages, name)(training)
         except KeyboardInterrupt: raise UserError("Stopped. Run the same command again: it goes on where it was.") from None
 
-# %% ../nbs/16_cli.ipynb #6319c821
+# %% ../nbs/16_cli.ipynb #c6010a18
 @app.command('pretrain-gen')
 def pretrain_gen(run:_run='mine', data:_data=None, recipe:_recipe=None, sizes:_sizes=None, epochs:_epochs=None, input:_input=None,
         start:_start=None, device:_device=None, gpus:_gpus=1):
@@ -105,7 +105,7 @@ def export(run:_run='mine', data:_data=None, recipe:_recipe=None, sizes:_sizes=N
            onnx:Annotated[bool, typer.Option(help="Write an ONNX file too.")]=False):
     "Stage 5: write generator.safetensors, generator.pkl and report.png. Example: deoldify-lite export --run mine"
     if model: return _to_onnx(model)
-    if onnx and not data and not Run(run).has('recipe.json'): raise UserError(f"There is no run {run} to export: name a file with --model, or a --run.")
+    if onnx and not (data or recipe) and not Run(run).has('recipe.json'): raise UserError(f"There is no run {run} to export: name a file with --model, or a --run.")
     made = _finish(run, data, recipe, sizes, epochs, device, gpus, start, input)
     if onnx and rank() == 0: _to_onnx(made)
 

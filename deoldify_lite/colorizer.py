@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['STRIP', 'LEAST', 'BATCH', 'NEED', 'shrink', 'join', 'fit_scale', 'Colorizer', 'open_models']
 
-# %% ../nbs/13_colorizer.ipynb #d5d10adf
+# %% ../nbs/13_colorizer.ipynb #55af419a
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 from PIL import Image
 import deoldify_lite
-from .core import LUMA, MEAN, RELEASED, STD, UserError, free_memory
+from .core import LUMA, MEAN, RELEASED, STD, UserError, free_memory, keep_apart
 from .files import can_write, read_page, read_photo, to8, write_photo
 
 # %% ../nbs/13_colorizer.ipynb #fcf4533d
@@ -70,7 +70,7 @@ def _fit(luma, red, blue):
     scale = fit_scale(y, red, blue, np.iinfo(luma.dtype).max)
     return np.stack([np.rint(y + part * scale) for part in (red, _green(red, blue), blue)], 2).astype(luma.dtype)
 
-# %% ../nbs/13_colorizer.ipynb #7f8dc278
+# %% ../nbs/13_colorizer.ipynb #e75cd501
 LEAST = 32 # pixels: the smallest square that a U-Net takes
 BATCH = 4 # photos at once: more is no faster on a processor, and takes more memory
 NEED = 6_000 # bytes of memory a pixel of the square: DeOldify's artistic at 560 px, the largest network; a ResNet-34 lite takes half of it
@@ -222,7 +222,7 @@ class Colorizer:
     ):
         "Colorize a file into another, whole or not at all. Raises `UserError` for what is no photo and for writing over the input."
         src,dst = Path(src),Path(dst)
-        if dst.exists() and src.exists() and dst.samefile(src): raise UserError(f"{dst} is the input itself: choose another output.")
+        keep_apart(src, dst)
         if not can_write(dst): raise UserError(f"{dst}: there is no way to write '{dst.suffix}' files; choose .png, .jpg, .tif or .webp.")
         pages = read_photo(src)
         chromas,_ = self.chromas([p.luma for p in pages], render_factor)

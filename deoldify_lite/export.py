@@ -6,13 +6,13 @@
 __all__ = ['FORMAT', 'SMALL', 'OPSET', 'save_generator', 'read_header', 'load_generator', 'packed', 'unpacked', 'pack',
            'export_onnx', 'encoder_start']
 
-# %% ../nbs/11_export.ipynb #65ccbbb1
+# %% ../nbs/11_export.ipynb #b674972a
 import json, warnings
 from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from .core import RELEASED, UserError, atomic
+from .core import RELEASED, UserError, atomic, keep_apart
 from .generator import Generator, blank, folded, generators, imagenet_encoder, load_weights, without_spectral
 
 # %% ../nbs/11_export.ipynb #7af0a3b7
@@ -57,7 +57,7 @@ def load_generator(
     generator.chroma = header['chroma']
     return generator.eval(),header
 
-# %% ../nbs/11_export.ipynb #a6b52fb2
+# %% ../nbs/11_export.ipynb #75efb4cb
 SMALL = 4096 # Weights with fewer numbers than this are left as they are: they would save nothing
 
 def packed(
@@ -87,8 +87,8 @@ def pack(
     chroma:float|None=None, # What the chroma is multiplied by, in place of the factor that is there; as it was when not given
 ):
     "Write a generator small. Raises `UserError` for what is no generator of ours, for `dst` being `src`, and for `chroma` where luma is predicted too."
+    keep_apart(src, dst)
     header = read_header(src)
-    if Path(dst).exists() and Path(dst).samefile(src): raise UserError(f"{dst} is the input itself: choose another output.")
     if chroma and header['args'].get('whole'): raise UserError(f"{src} colours drawings, whose luma is predicted too: leave the chroma out.")
     header |= dict(chroma=chroma or header['chroma'])
     with safe_open(src, 'pt') as f: state = packed(unpacked({k: f.get_tensor(k) for k in f.keys()}))

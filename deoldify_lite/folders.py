@@ -19,7 +19,7 @@ from .colorizer import BATCH, Colorizer, join
 from .core import UserError, photo_suffixes
 from .files import MAX_PIXELS, Page, can_write, label, read_photo, to8, write_photo
 
-# %% ../nbs/13b_folders.ipynb #0cf22617
+# %% ../nbs/13b_folders.ipynb #ccd60124
 @dataclass(frozen=True)
 class Job:
     "One photo to colorize."
@@ -30,25 +30,23 @@ def find_photos(
     inputs:list[str|Path], # Files, folders, patterns such as 'scans/*.tif'
 )->list[tuple[Path, Path]]: # (file, its place in the output folder)
     "All photos that `inputs` stand for. Raises `UserError` for an input that stands for nothing."
-    found = []
+    found,kinds = [],photo_suffixes() | {'.heic', '.heif'}       # those too where the plug-in is missing: a failure is better than silence
     for one in map(str, inputs):
         path = Path(one).expanduser()
-        if path.is_dir(): here = [(f, f.relative_to(path)) for f in _walk(path)]
+        if path.is_dir(): here = [(f, f.relative_to(path)) for f in _walk(path, kinds)]
         elif path.exists() or not glob.has_magic(one): here = [(path, Path(path.name))]
-        else: here = [(Path(f), Path(f).relative_to(_fixed(one))) for f in sorted(glob.glob(one, recursive=True)) if _is_photo(f)]
+        else: here = [(Path(f), Path(f).relative_to(_fixed(one))) for f in sorted(glob.glob(one, recursive=True)) if _is_photo(f, kinds)]
         if not here: raise UserError(f"There is no photo in {one}.")
         found += here
     return list(dict.fromkeys(found))
 
-def _is_photo(path): return os.path.isfile(path) and Path(path).suffix.lower() in _photo_suffixes()
-def _photo_suffixes():
-    return photo_suffixes() | {'.heic', '.heif'}                 # those too where the plug-in is missing: a failure is better than silence
+def _is_photo(path, kinds): return os.path.isfile(path) and Path(path).suffix.lower() in kinds
 
-def _walk(folder):
+def _walk(folder, kinds):
     "Photos below a folder in order, hidden files left out."
     for path,folders,names in os.walk(folder):
         folders[:] = sorted(f for f in folders if not f.startswith('.'))
-        yield from (Path(path, n) for n in sorted(names) if not n.startswith('.') and _is_photo(Path(path, n)))
+        yield from (Path(path, n) for n in sorted(names) if not n.startswith('.') and _is_photo(Path(path, n), kinds))
 
 def _fixed(pattern):
     "The folders of a pattern that have no wildcard."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FULL', 'KR_KB', 'BT601', 'CONTAINERS', 'AS_IS', 'SEGMENT', 'Look', 'film_size', 'Segments', 'Film', 'colorize_video']
 
-# %% ../nbs/14_video.ipynb #8ff0cc1c
+# %% ../nbs/14_video.ipynb #3dd73181
 import heapq, os, shutil
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 from .colorizer import BATCH, Colorizer, fit_scale, shrink
-from .core import UserError, atomic, read_json, write_json
+from .core import UserError, atomic, keep_apart, read_json, write_json
 from .steady import Steady
 
 # %% ../nbs/14_video.ipynb #2fa0a9c9
@@ -300,7 +300,7 @@ def _join(src, parts, dst, film):
 
 def _cannot_hold(dst, stream): return UserError(f"{dst.suffix} files cannot hold stream {stream.index} ({stream.type}, {stream.codec_context.name}): choose .mkv.")
 
-# %% ../nbs/14_video.ipynb #f469e511
+# %% ../nbs/14_video.ipynb #14f34849
 def colorize_video(
     colorizer:Colorizer, # Does the work
     src:str|Path, # Film
@@ -310,7 +310,7 @@ def colorize_video(
 )->dict: # 'frames', and 'flicker': of the network and of the result
     "Colorize a film; goes on where it was interrupted. Raises `UserError` for what is no film, and for writing over the input."
     av,src,dst = _av(),Path(src),Path(dst)
-    if dst.exists() and src.exists() and dst.samefile(src): raise UserError(f"{dst} is the film itself: choose another output.")
+    keep_apart(src, dst, 'film')
     try: av.open(os.devnull, 'w', format=av.ContainerFormat(_container(dst), 'w').name).close()
     except (av.FFmpegError, ValueError): raise UserError(f"{dst}: there is no way to write '{dst.suffix}' films; choose .mp4 or .mkv.") from None
     film = Film(**asdict(film) | dict(codec=film.codec or ('libvpx-vp9' if dst.suffix == '.webm' else 'libx264')))

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import httpx
 import numpy as np
 from bench import RECIPE, ROWS, alternate, rate, show, timed, title
 from PIL import Image
+from test_app import free_port
 
 from deoldify_lite.colorizer import Colorizer, shrink
 from deoldify_lite.export import export_onnx, load_generator, pack, save_generator
@@ -91,9 +91,7 @@ def many(a, models):
 def service(a, models, clients=8):
     each = 3 if a.quick else 25
     title(f'the service: {clients} clients at once, {each} photos of 1 megapixel each')
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen([sys.executable, '-m', 'deoldify_lite.cli', 'app', '--model', str(models['safetensors']), '--port', str(port)],
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | dict(TMPDIR=str(a.folder)))
     url, data = f'http://127.0.0.1:{port}/api', (a.folder/'1mp.jpg').read_bytes()

@@ -15,16 +15,9 @@ from deoldify_lite.cli import main
 from deoldify_lite.core import read_table
 
 MAIN = '''
-import warnings
-from dataclasses import replace
-from pathlib import Path
-import deoldify_lite.export, deoldify_lite.loss
-from deoldify_lite.recipe import Fit, Gan, recipes
-deoldify_lite.export.imagenet_encoder = lambda arch: None
-deoldify_lite.loss.imagenet_weights = lambda arch: None
-deoldify_lite.export.RELEASED = Path('none')
 import sys; sys.path.insert(0, {tests!r})
-import conftest
+import conftest, pytest
+conftest.from_nothing(pytest.MonkeyPatch())
 from deoldify_lite.cli import main
 main()
 '''
