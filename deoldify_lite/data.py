@@ -118,16 +118,20 @@ class PhotoSet:
             o[:] = crop[:,::-1] if flip < .5 else crop
         return TensorImage(torch.from_numpy(out).permute(0, 3, 1, 2))
 
-# %% ../nbs/03_data.ipynb #9a3f9fee
+# %% ../nbs/03_data.ipynb #4b98c156
+def _rounds(places, n, rng): return np.concatenate([rng.permutation(places) for _ in range(-(-n // len(places)))])[:n]
+
 class PhotoLoader(TfmdDL):
     "A fastai loader over one or more `PhotoSet`s of equal length, whose order and crops follow from (seed, epoch, batch)."
     def __init__(self,
         dataset, # A `PhotoSet`, or several that are read side by side with the same crops
         bs:int=16, # Photos a batch
         seed:int=0, # Seed of order and crops
+        kinds:list[int]|None=None, # One a photo: kinds are shown equally often, in turns; all photos alike when not given
         **kwargs, # Passed to `TfmdDL`
     ):
         self.seed,self.epoch,self.first = seed,0,0
+        self.kinds = [np.arange(len(dataset))] if kinds is None else [np.flatnonzero(np.array(kinds) == k) for k in sorted(set(kinds))]
         self.part = slice(rank(), None, world()) if kwargs.get('shuffle') else slice(None) # of each batch: this process's photos
         super().__init__(dataset, bs=bs, **kwargs | dict(num_workers=0))
 
@@ -140,9 +144,8 @@ class PhotoLoader(TfmdDL):
 
     def get_idxs(self):
         if not self.shuffle: return list(range(self.n))
-        n,rng = len(self.dataset),np.random.default_rng(seed_of(self.seed, self.epoch))
-        rounds = [rng.permutation(n) for _ in range(-(-self.n // n))]
-        return np.concatenate(rounds)[:self.n].tolist()
+        rng,each = np.random.default_rng(seed_of(self.seed, self.epoch)),-(-self.n // len(self.kinds))
+        return np.stack([_rounds(places, each, rng) for places in self.kinds], 1).flatten()[:self.n].tolist()
 
     def create_batches(self, samps):
         chunks = list(chunked(list(samps), self.bs, self.drop_last))[self.first:]
@@ -199,7 +202,7 @@ class FakeOrReal(ItemTransform):
         return TensorImage(torch.cat([fake, real])),torch.cat([torch.zeros(len(fake)), torch.ones(len(real))]).to(fake.device)
     def decodes(self, b): return TensorImage(denormalize(b[0]).clamp(0, 1)),b[1]
 
-# %% ../nbs/03_data.ipynb #d4b2d214
+# %% ../nbs/03_data.ipynb #63d7d20d
 def photo_loader(
     files:list[Path], # Photos
     size:int, # Side in pixels
@@ -210,12 +213,12 @@ def photo_loader(
     "A loader to measure with: the centre of every photo, once."
     return PhotoLoader(PhotoSet(files, size), bs, after_batch=[GreyToColour(input)], device=device)
 
-def _loaders(train, valid, tfm, bs, n, seed, device):
+def _loaders(train, valid, tfm, bs, n, seed, device, kinds=None):
     if len(train) < bs:
         raise UserError(f"{len(train)} photos for training are fewer than a batch of {bs}: add photos, or choose a recipe with smaller batches.")
     if not len(valid): raise UserError("There is no photo for validation: add photos.")
     kwargs = dict(after_batch=[tfm], seed=seed, device=device)
-    return DataLoaders(PhotoLoader(train, bs, shuffle=True, drop_last=True, n=n or len(train), **kwargs),
+    return DataLoaders(PhotoLoader(train, bs, shuffle=True, drop_last=True, n=n or len(train), kinds=kinds, **kwargs),
                        PhotoLoader(valid, bs, **kwargs), device=device)
 
 def photo_dls(
@@ -228,6 +231,7 @@ def photo_dls(
     cache:Path|None=None, # Folder for decoded photos; None decodes them each time
     device='cpu', # Where batches go
     labels:tuple|None=None, # Classes of `train` and of `valid`, for losses that want them
+    kinds:list[int]|None=None, # Of `train`, to be shown equally often: see `PhotoLoader`
     tfm=None, # Makes batches of photos; `GreyToColour` when not given
     augment:Augment=Augment(), # How photos are varied
 )->DataLoaders: # of (grey, colour), ImageNet-normalised; and classes
@@ -237,7 +241,7 @@ def photo_dls(
         return PhotoSet(files, size, augment if split == 'train' else None, stored)
     sets = [_set(train, 'train'), _set(valid, 'valid')]
     if labels: sets = [SideBySide(photos, Labels(classes)) for photos,classes in zip(sets, labels)]
-    return _loaders(*sets, tfm or GreyToColour(), bs, n, seed, device)
+    return _loaders(*sets, tfm or GreyToColour(), bs, n, seed, device, kinds)
 
 def critic_dls(
     train:list[tuple], # (generated, real) photos to learn from, all stored at the same side

@@ -11,7 +11,7 @@ __all__ = ['MAX_ROUNDS', 'MEASURES', 'BATCHES', 'recipes', 'IMAGENET', 'deoldify
 from dataclasses import asdict, dataclass, field, replace
 from .core import Registry, UserError
 
-# %% ../nbs/10_recipe.ipynb #9ee564af
+# %% ../nbs/10_recipe.ipynb #b1438902
 @dataclass(frozen=True)
 class Fit:
     "One call of `fit`: how large, how long, how fast."
@@ -61,6 +61,7 @@ class Recipe:
     loss:str='perceptual' # Name in `losses`
     loss_args:dict=field(default_factory=dict) # Passed to it
     loss_fallback:str='pixel' # Without ImageNet's VGG-16: see `make_loss`
+    even:bool=False # Show the folders of the data set equally often, however many photos each holds
     rotate:float=0. # Degrees that photos are turned at most, either way, in training; all are mirrored half of the time
     zoom:float=1. # See `Augment`
     critic_photos:int=20_000 # Photos at most whose generations are saved; more teach the critic nothing new
@@ -150,7 +151,7 @@ def differences(
     short = lambda o: f'{len(o)} fits' if listy(o) and o and isinstance(o[0], dict) else f'{o}'
     return [] if old == new else [f'{at}: {short(old)} -> {short(new)}']
 
-# %% ../nbs/10_recipe.ipynb #b2b0d9c3
+# %% ../nbs/10_recipe.ipynb #80d7b3a1
 recipes = Registry('recipe')
 def _register(recipe): return recipes(recipe.name)(recipe)
 IMAGENET = 1_281_167 # photos in ImageNet's training set: DeOldify's 'one epoch'
@@ -180,7 +181,8 @@ cpu = _register(replace(deoldify, name='deoldify-cpu',
     critic_photos=2_000, valid_photos=128))
 
 release = _register(replace(cpu, name='release', start='scenes',       # the released weights: 'scenes' first, then this as often as it helps, each from the last
-    pretrain=(Fit(64, 16, 28_000, 6e-4, 6e-4, spread=1.),             # two thirds of the first rate: a warm restart
+    even=True,                                                        # a thousand photos of people and things count as much as twenty thousand scenes
+    pretrain=(Fit(64, 16, 24_000, 6e-4, 6e-4, spread=1.),             # two thirds of the first rate: a warm restart
         Fit(128, 8, 1_600, 2e-4, 2e-4, spread=1.),
         Fit(192, 8, 160, 5e-5, 5e-5, spread=1.))))
 

@@ -25,7 +25,7 @@ from .metrics import Tally
 from .photos import Manifest, find_data, scan
 from .recipe import change, differences, from_json, recipes, resolve, to_json
 
-# %% ../nbs/11e_training.ipynb #cac7f16b
+# %% ../nbs/11e_training.ipynb #2025f8d5
 @dataclass
 class Training:
     "A run folder with its recipe and photos."
@@ -65,7 +65,8 @@ class Training:
         files,recipe = self.photos.files('train'),self.recipe
         cache = self.run/'cache' if fit.epochs * fit.photos > len(files) else None
         views = dict(tfm=GreyToColour(recipe.input), augment=Augment(recipe.rotate, recipe.zoom))
-        return photo_dls(files, self.valid(), fit.size, fit.bs, fit.photos, recipe.seed, cache, self.device, **views | kwargs)
+        kinds = self.photos.labels('train') if recipe.even else None
+        return photo_dls(files, self.valid(), fit.size, fit.bs, fit.photos, recipe.seed, cache, self.device, kinds=kinds, **views | kwargs)
 
     def labels(self):
         "Classes of training and validation photos where the loss wants them and the folders tell them."

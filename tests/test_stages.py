@@ -58,6 +58,19 @@ def test_weights_are_handed_on_and_change(finished):
         (large[k] - fresh[k]).abs().mean() for k in small if large[k].is_floating_point())
 
 
+def test_a_recipe_can_show_folders_alike(tmp_path, photos, monkeypatch):
+    for f in sorted(photos.rglob('*.png')):                      # ten photos of one kind, two of another
+        kind = tmp_path/'photos'/('few' if f.parent.name == '5' else 'many')
+        kind.mkdir(parents=True, exist_ok=True)
+        shutil.copy(f, kind/f'{f.parent.name}{f.name}')
+    monkeypatch.setitem(recipes, 'tiny', replace(recipes['tiny'], even=True))
+    t = start(tmp_path, tmp_path/'photos')
+    kinds = [f.parent.name for f in t.photos.files('train')]
+    assert kinds.count('few') < 3 < kinds.count('many')
+    shown = [kinds[i] for i in t.loaders(t.recipe.pretrain[0]).train.get_idxs()]
+    assert shown.count('few') == shown.count('many') == len(shown) // 2
+
+
 def test_history_has_every_epoch_of_every_stage(finished):
     rows = read_table(finished.run/'history.csv')
     recipe = finished.recipe
