@@ -69,7 +69,7 @@ def _stage(name, run, data, recipe, sizes, epochs, device, gpus, start=None, inp
             return training,getattr(stages, name)(training)
         except KeyboardInterrupt: raise UserError("Stopped. Run the same command again: it goes on where it was.") from None
 
-# %% ../nbs/16_cli.ipynb #c6010a18
+# %% ../nbs/16_cli.ipynb #d7369224
 @app.command('pretrain-gen')
 def pretrain_gen(run:_run='mine', data:_data=None, recipe:_recipe=None, sizes:_sizes=None, epochs:_epochs=None, input:_input=None,
         start:_start=None, device:_device=None, gpus:_gpus=1):
@@ -160,10 +160,12 @@ def evaluate(
 def compare(
     data:Annotated[str, typer.Option(help="Folder of photos to learn from.")],
     test:Annotated[list[str], typer.Option(help="Folder of photos to measure on; may be given more than once.")],
-    out:Annotated[Path, typer.Option('-o', '--out', help="Folder for the tables.")]=Path('models'), device:_device=None):
+    out:Annotated[Path, typer.Option('-o', '--out', help="Folder for the tables.")]=Path('models'),
+    recipe:Annotated[Optional[list[str]], typer.Option(help="Recipe to compare, may be given more than once; all systems when not given.")]=None,
+    device:_device=None):
     "Train all recipes on the same photos and measure them; run again, it goes on. Example: deoldify-lite compare --data ~/photos --test ~/test"
     from deoldify_lite import compare as module
-    print(module.compare(data, test, out, device=device))
+    print(module.compare(data, test, out, names=tuple(recipe or module.COMPARED), device=device))
 
 @app.command()
 def pick(run:_run='mine', cycle:Annotated[int, typer.Option(help="Round of stages 2 to 4.")]=1):

@@ -21,19 +21,20 @@ def test_compare_trains_measures_and_goes_on(photos, tmp_path, monkeypatch):
     made = compare(str(photos), [str(photos/'0'), str(photos/'1')], tmp_path/'out', tmp_path/'runs', names, 64, 'cpu')
     text = made.read_text()
     for word in ('unet-l1', 'pix2pix-resnet18', 'grey copy', 'constant chroma', 'PSNR', 'AuC balanced', '- unet-l1:'): assert word in text
-    results = json.loads((tmp_path/'out'/'comparison-0.json').read_text())
+    results = json.loads((tmp_path/'out'/f'comparison-{photos.name}-0.json').read_text())
     assert results['protocol']['size'] == 64 and results['protocol']['photos'] == 2 and len(results['protocol']['set']) == 16
     grey = results['results']['grey copy']
     assert grey['colourfulness'] < 1e-3 and grey['ab_distance'] == pytest.approx(1, abs=.02) and results['results']['unet-l1']['parameters'] > .1
-    sheet = Image.open(tmp_path/'out'/'comparison-0.jpg')
+    sheet = Image.open(tmp_path/'out'/f'comparison-{photos.name}-0.jpg')
     assert sheet.width > 4 * 100
     model = tmp_path/'runs'/'unet-l1'/'unet-l1.safetensors'
     scaled = evaluate([f'{model}@0', model, f'{model}@0.5'], str(photos/'0'), tmp_path/'out'/'scaled.md', 64, device='cpu')
     assert scaled['unet-l1, chroma x 0']['colourfulness'] == grey['colourfulness']
     assert 0 < scaled['unet-l1, chroma x 0.5']['colourfulness'] < .9 * scaled['unet-l1']['colourfulness']
+    made.write_text(text + '## What we see\n\nColours.\n')
     stamps = {f: f.stat().st_mtime_ns for f in tmp_path.rglob('*') if f.is_file() and f.name != 'comparison.md'}
     again = compare(str(photos), [str(photos/'0'), str(photos/'1')], tmp_path/'out', tmp_path/'runs', names, 64, 'cpu')
-    assert again.read_text() == text and stamps == {f: f.stat().st_mtime_ns for f in stamps}
+    assert again.read_text() == text + '## What we see\n\nColours.\n' and stamps == {f: f.stat().st_mtime_ns for f in stamps}
 
 
 def test_evaluate_refuses_what_it_cannot_measure(photos, tmp_path):
