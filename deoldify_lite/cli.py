@@ -13,13 +13,13 @@ from typing import Annotated, Optional
 import typer
 from .core import Run, UserError, rank, world
 
-# %% ../nbs/16_cli.ipynb #e810fffe
+# %% ../nbs/16_cli.ipynb #e9027547
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Train a photo colorizer in five stages, and use it. Start with: deoldify-lite export --data sample --recipe demo --run demo")
 
 _run = Annotated[str, typer.Option(help="Run folder: a name (models/NAME) or a path.")]
 _data = Annotated[Optional[str], typer.Option(help="Folder of photos, or 'sample', or a fastai data set such as 'imagenette_160'.")]
-_recipe = Annotated[Optional[str], typer.Option(help="Recipe: deoldify (large sets, GPU), deoldify-cpu (two hours on two cores), demo.")]
+_recipe = Annotated[Optional[str], typer.Option(help="Recipe: deoldify (large sets, GPU), deoldify-cpu (some hours on two cores), demo; the README has all.")]
 _sizes = Annotated[Optional[str], typer.Option(help="Sizes of stage 1 in pixels, growing: '64 128 192'.")]
 _epochs = Annotated[Optional[int], typer.Option(help="Rounds over the photos at each size of stage 1.")]
 _input = Annotated[Optional[str], typer.Option(help="What the generator is given: grey (photos), or sketch (their lines, to colour drawings).")]
@@ -69,7 +69,7 @@ def _stage(name, run, data, recipe, sizes, epochs, device, gpus, start=None, inp
             return training,getattr(stages, name)(training)
         except KeyboardInterrupt: raise UserError("Stopped. Run the same command again: it goes on where it was.") from None
 
-# %% ../nbs/16_cli.ipynb #d7369224
+# %% ../nbs/16_cli.ipynb #72b347b2
 @app.command('pretrain-gen')
 def pretrain_gen(run:_run='mine', data:_data=None, recipe:_recipe=None, sizes:_sizes=None, epochs:_epochs=None, input:_input=None,
         start:_start=None, device:_device=None, gpus:_gpus=1):
@@ -104,6 +104,7 @@ def export(run:_run='mine', data:_data=None, recipe:_recipe=None, sizes:_sizes=N
            model:Annotated[Optional[Path], typer.Option(help="With --onnx: this file in place of a run's.")]=None,
            onnx:Annotated[bool, typer.Option(help="Write an ONNX file too.")]=False):
     "Stage 5: write generator.safetensors, generator.pkl and report.png. Example: deoldify-lite export --run mine"
+    if model and not onnx: raise UserError("--model goes with --onnx; a run is exported with --run.")
     if model: return _to_onnx(model)
     if onnx and not (data or recipe) and not Run(run).has('recipe.json'): raise UserError(f"There is no run {run} to export: name a file with --model, or a --run.")
     made = _finish(run, data, recipe, sizes, epochs, device, gpus, start, input)
@@ -174,7 +175,7 @@ def pick(run:_run='mine', cycle:Annotated[int, typer.Option(help="Round of stage
     row = pick_checkpoint(Run(run), cycle)
     print('  '.join(f'{k} {row[k]}' for k in ('checkpoint', 'psnr', 'colour_ratio', 'ab_distance')))
 
-# %% ../nbs/16_cli.ipynb #d9f828b2
+# %% ../nbs/16_cli.ipynb #c581e78a
 @app.command()
 def colorize(
     photos:Annotated[list[str], typer.Argument(help="Photos, folders (with all below), or patterns such as 'scans/*.tif'.", metavar='IN...')],
@@ -212,12 +213,16 @@ def video(
     stabilize:Annotated[bool, typer.Option(help="Carry colours along the motion, against flicker.")]=True,
     codec:Annotated[str, typer.Option(help="Encoder, by FFmpeg's name; H.264 when not given, VP9 for .webm.")]='',
     crf:Annotated[int, typer.Option(help="Quality: 0 without loss, 18 looks like it, 28 small.", min=0, max=63)]=18,
-    start:Annotated[float, typer.Option('--from', help="Seconds.", min=0)]=0.,
-    end:Annotated[Optional[float], typer.Option('--to', help="Seconds.")]=None):
+    start:Annotated[float, typer.Option('--from', help="Seconds from the film's beginning.", min=0)]=0.,
+    end:Annotated[Optional[float], typer.Option('--to', help="Seconds from the film's beginning.")]=None,
+    overwrite:Annotated[bool, typer.Option(help="Do again what is there; without, it is left alone.")]=False):
     "Colorize a film; run again, it goes on where it was. Example: deoldify-lite video old.mp4 -o new.mp4"
     from deoldify_lite.colorizer import Colorizer
+    from deoldify_lite.core import keep_apart
     from deoldify_lite.video import Film, colorize_video
     dst = out/film.name if out.is_dir() else out
+    keep_apart(film, dst, 'film')
+    if dst.exists() and not overwrite: return print(f"{dst} was there (--overwrite does it again).")
     try: made = colorize_video(Colorizer.load(model, device or 'auto'), film, dst, Film(render_factor, saturation, stabilize, codec, crf, start, end))
     except KeyboardInterrupt: raise UserError("Stopped. Run the same command again: it goes on where it was.") from None
     print(f"{made['frames']} frames: {dst}")
@@ -234,11 +239,11 @@ def serve_app(
     seconds:Annotated[int, typer.Option(help="Longest film.", min=1)]=120,
     queue:Annotated[int, typer.Option(help="Requests at work or waiting; more are refused.", min=1)]=16):
     "A page in the browser, and a service for programs. Example: deoldify-lite app"
-    from deoldify_lite.app import serve
+    from deoldify_lite.app import address_of, serve
     from deoldify_lite.colorizer import open_models
     from deoldify_lite.service import Limits, Service
     service = Service(open_models(model or None, device or 'auto'), Limits(megabytes, max_pixels, seconds, queue))
-    print(f"http://{host}:{port} is open, end it with Ctrl-C.", flush=True)
+    print(f"{address_of(host, port)} is open, end it with Ctrl-C.", flush=True)
     serve(service, host, port)
 
 @app.command('import-deoldify')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STRIP', 'LEAST', 'BATCH', 'NEED', 'shrink', 'join', 'fit_scale', 'Colorizer', 'open_models']
 
-# %% ../nbs/13_colorizer.ipynb #55af419a
+# %% ../nbs/13_colorizer.ipynb #067839ae
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 import deoldify_lite
 from .core import LUMA, MEAN, RELEASED, STD, UserError, free_memory, keep_apart
-from .files import can_write, read_page, read_photo, to8, write_photo
+from .files import check_name, read_page, read_photo, to8, write_photo
 
 # %% ../nbs/13_colorizer.ipynb #fcf4533d
 STRIP = 1 << 19 # pixels worked on at once: they fit into a processor's cache
@@ -70,7 +70,7 @@ def _fit(luma, red, blue):
     scale = fit_scale(y, red, blue, np.iinfo(luma.dtype).max)
     return np.stack([np.rint(y + part * scale) for part in (red, _green(red, blue), blue)], 2).astype(luma.dtype)
 
-# %% ../nbs/13_colorizer.ipynb #e75cd501
+# %% ../nbs/13_colorizer.ipynb #06de8d71
 LEAST = 32 # pixels: the smallest square that a U-Net takes
 BATCH = 4 # photos at once: more is no faster on a processor, and takes more memory
 NEED = 6_000 # bytes of memory a pixel of the square: DeOldify's artistic at 560 px, the largest network; a ResNet-34 lite takes half of it
@@ -114,7 +114,9 @@ class Colorizer:
         name:str='', # What it is called in the files that it makes
         run=None, # Function of arrays, (B, 3, S, S) normalised grey -> normalised RGB, where torch is not used
         whole:bool=False, # Take the network's luma too: it was trained on drawings
+        mark:str='', # Tells these weights from others of the same name
     ):
+        self.mark = mark
         self.generator,self.run = (generator, run) if run else _on_torch(generator, device)
         self.size,self.device,self.name,self.whole = size,device,name,whole or getattr(getattr(generator, 'target', None), 'whole', False)
 
@@ -128,11 +130,12 @@ class Colorizer:
         path = Path(path or RELEASED)
         if path == RELEASED and not path.exists():
             raise UserError(f"There are no released weights in {path.parent}: train a generator, and name its file with --model.")
+        mark = f'{path.stat().st_size} {path.stat().st_mtime_ns} {temperature}' if path.exists() else ''
         kind,name = path.suffix.lower(),path.resolve().parent.name if path.stem == 'generator' else path.stem
         if kind == '.onnx':
             if temperature: raise UserError(f"The temperature of {path} was fixed when it was written: use the .safetensors.")
             session,run,notes = _on_onnx(path)
-            return cls(session, int(notes['size']), 'cpu', name, run, notes.get('whole') == '1')
+            return cls(session, int(notes['size']), 'cpu', name, run, notes.get('whole') == '1', mark)
         from deoldify_lite.generator import best_device
         device = best_device(device)
         if kind == '.pkl':
@@ -146,7 +149,7 @@ class Colorizer:
             generator,header = load_generator(path)
             size = header['size']
         if temperature: _heat(generator, temperature, path)
-        return cls(generator, size, device, name)
+        return cls(generator, size, device, name, mark=mark)
 
     def side(self,
         render_factor:int|None=None, # The network sees a square of 16 times this; the size it was trained at when not given
@@ -223,7 +226,7 @@ class Colorizer:
         "Colorize a file into another, whole or not at all. Raises `UserError` for what is no photo and for writing over the input."
         src,dst = Path(src),Path(dst)
         keep_apart(src, dst)
-        if not can_write(dst): raise UserError(f"{dst}: there is no way to write '{dst.suffix}' files; choose .png, .jpg, .tif or .webp.")
+        check_name(dst)
         pages = read_photo(src)
         chromas,_ = self.chromas([p.luma for p in pages], render_factor)
         write_photo(dst, pages, [join(p.luma, c, saturation) for p,c in zip(pages, chromas)], self.software())

@@ -56,7 +56,10 @@ def test_help_is_fast_and_needs_no_torch():
     assert out.stdout.strip().endswith('False') and 'pretrain-gen' in out.stdout
 
 
-@pytest.mark.parametrize('command', 'pretrain-gen save-gen pretrain-critic train-gan export card pick colorize video import-deoldify doctor'.split())
+COMMANDS = 'pretrain-gen save-gen pretrain-critic train-gan export finetune card evaluate compare pick colorize video app import-deoldify pack doctor'
+
+
+@pytest.mark.parametrize('command', COMMANDS.split())
 def test_every_command_explains_itself_with_an_example(command, tmp_path):
     out = run(command, '--help', cwd=tmp_path, COLUMNS='200')
     assert out.returncode == 0 and f'deoldify-lite {command}' in out.stdout

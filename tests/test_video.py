@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
-from test_cli import fails
+from test_cli import fails, run
 
 from deoldify_lite.colorizer import Colorizer
 from deoldify_lite.core import UserError
 from deoldify_lite.photos import sample_photos
-from deoldify_lite.video import Film, colorize_video
+from deoldify_lite.video import Film, colorize_video, film_size
 
 av = pytest.importorskip('av')
 pytest.importorskip('cv2')
@@ -42,7 +43,7 @@ def scenes(n, w=128, h=96, noise=3):
         yield (np.asarray(frame, float) + rng.normal(0, noise, (h, w))).clip(0, 255).astype(np.uint8)
 
 
-def clip(path, n=40, times=None, sound=True, subtitles=False, codec='libx264', pix_fmt='yuv420p', full=False, rate=25, base=None, **size):
+def clip(path, n=40, times=None, sound=True, subtitles=False, codec='libx264', pix_fmt='yuv420p', full=False, rate=25, base=None, fields=0, **size):
     "Make a film of `scenes`; frame `i` at `times[i]` ticks of the time base."
     with av.open(str(path), 'w') as out:
         v = out.add_stream(codec, rate=rate)
@@ -51,6 +52,7 @@ def clip(path, n=40, times=None, sound=True, subtitles=False, codec='libx264', p
         v.codec_context.time_base = base or Fraction(1, rate)
         if full: v.codec_context.color_range = 2
         v.options = dict(crf='10', g='12') if 'x26' in codec else {}
+        if fields: v.options = v.options | {'x264-params': 'bff=1' if fields == 3 else 'tff=1'}
         a = out.add_stream('aac', rate=48000) if sound else None
         if sound: a.layout = 'stereo'
         if subtitles:
@@ -91,6 +93,36 @@ def packets(path, kind):
     with av.open(str(path)) as film:
         streams = [s for s in film.streams if s.type == kind]
         return [(bytes(p), p.pts * p.time_base) for p in film.demux(streams) if p.size] if streams else []
+
+
+def again(src, dst, later=0, **said):
+    "The packets of a film in another file, so many seconds later; what is `said` of each kind of stream is noted."
+    with av.open(str(src)) as film, av.open(str(dst), 'w') as out:
+        streams = {s: out.add_stream_from_template(s) for s in film.streams}
+        for s, new in streams.items():
+            new.metadata.update(said.get(s.type, {}))
+            if s.type in said: new.disposition = av.stream.Disposition.forced.value
+        if 'chapters' in said: out.set_chapters(said['chapters'])
+        for p in film.demux():
+            if p.dts is None: continue
+            p.stream, ticks = streams[p.stream], round(later / p.time_base)
+            p.pts, p.dts = p.pts + ticks, p.dts + ticks
+            out.mux(p)
+    return dst
+
+
+def damaged(src, dst, which):
+    "A copy of a film in which the packets `which` of its pictures are noise."
+    data = bytearray(src.read_bytes())
+    with av.open(str(src)) as film: found = [bytes(p) for p in film.demux(video=0) if p.size]
+    for i in which:
+        at = data.index(found[i])
+        data[at:at + len(found[i])] = b'\xff' * len(found[i])
+    dst.write_bytes(data)
+    return dst
+
+
+def never(x): raise AssertionError('the network was asked')
 
 
 @pytest.mark.parametrize('name', ['a.mp4', 'b.mkv', 'c.mov', "d with 'quotes' and ü.MP4"])
@@ -157,13 +189,45 @@ def test_part_of_a_film(tmp_path):
     assert .5 < float(sound[-1][1]) < .65 and {d for d, _ in sound} < {d for d, _ in packets(src, 'audio')}
 
 
+def test_seconds_count_from_the_beginning_of_the_film(tmp_path):
+    "Recordings of television begin at any time."
+    clip(tmp_path/'in.mkv', 50, subtitles=True, codec='ffv1')
+    film = Film(start=.4, end=.8, crf=0)
+    results = []
+    for src in (tmp_path/'in.mkv', again(tmp_path/'in.mkv', tmp_path/'late.mkv', 36_000)):
+        assert colorize_video(colorizer(), src, tmp_path/'out.mkv', film, progress=False)['frames'] == 10
+        results.append([[t for t, _, _ in shown(tmp_path/'out.mkv')], packets(tmp_path/'out.mkv', 'audio'), packets(tmp_path/'out.mkv', 'subtitle')])
+    assert results[0] == results[1] and results[0][0][0] == 0 and len(results[0][2]) == 4
+    late = again(clip(tmp_path/'in.mp4', 50), tmp_path/'late.ts', 36_000)
+    colorize_video(colorizer(), late, tmp_path/'out.mkv', film, progress=False)
+    before, after = list(shown(late))[10:20], list(shown(tmp_path/'out.mkv'))
+    assert all(np.array_equal(a[1], b[1]) for a, b in zip(before, after, strict=True))
+    colorize_video(colorizer(), late, tmp_path/'all.mp4', progress=False)         # and nobody waits ten hours for the first frame
+    times, sound = [[t for t, *_ in shown(path)] for path in (late, tmp_path/'all.mp4')], packets(tmp_path/'all.mp4', 'audio')
+    assert times[1][0] < .1 and sound[0][1] < .1 and np.allclose(np.diff(times[1]).astype(float), .04)
+
+
+@pytest.mark.parametrize('suffix', ['flv', 'nut'])
+def test_containers_without_times_below_0(tmp_path, suffix):
+    src, out = clip(tmp_path/'in.mp4', 10), tmp_path/f'out.{suffix}'
+    colorize_video(colorizer(), src, out, progress=False)
+    first = next(shown(out))[0]
+    assert 0 <= first < .2 and first - packets(out, 'audio')[0][1] == pytest.approx(float(next(shown(src))[0] - packets(src, 'audio')[0][1]), abs=.002)
+
+
 def test_colours_are_steady_and_cuts_are_cuts(tmp_path):
+    def colours(path): return np.array([f.to_ndarray(format='yuv444p')[1:].astype(int) for _, _, f in shown(path)])
     for noise in (0, 5):
         src = clip(tmp_path/f'{noise}.mp4', 60, sound=False, noise=noise)
-        before, after = colorize_video(colorizer(), src, tmp_path/'out.mp4', progress=False)['flicker']
+        before, after = colorize_video(colorizer(), src, tmp_path/'out.mp4', Film(crf=0), progress=False)['flicker']
         assert after < before / 2 and before > 1, (noise, before, after)
-    same = colorize_video(colorizer(), src, tmp_path/'raw.mp4', Film(steady=False), progress=False)
-    assert same['frames'] == 60
+    same = colorize_video(colorizer(), src, tmp_path/'raw.mp4', Film(crf=0, steady=False), progress=False)
+    assert same['frames'] == 60 and same['flicker'] == (0, 0)
+    steady, raw = colours(tmp_path/'out.mp4'), colours(tmp_path/'raw.mp4')
+    changes = lambda frames: np.abs(np.diff(frames[:30].mean((2, 3)), axis=0)).mean()
+    assert changes(steady) < changes(raw) / 2                                    # as the network said it, each frame by itself
+    apart = np.abs(steady - raw).max((1, 2, 3))
+    assert apart[30] == 0 and apart[29] > 5 and apart[35] > 5                      # at the cut nothing is left of the scene before
 
 
 CHILD = '''
@@ -208,8 +272,91 @@ def test_another_plan_starts_afresh(tmp_path, monkeypatch):
         return flickering(x)
     with pytest.raises(KeyboardInterrupt): colorize_video(Colorizer(None, 64, name='a', run=stops), src, tmp_path/'out.mp4', progress=False)
     assert (tmp_path/'.out.mp4.parts'/'00000.npz').exists()
-    out = colorize_video(Colorizer(None, 64, name='b', run=lambda x: x), src, tmp_path/'out.mp4', progress=False)
+    other = Colorizer(None, 64, name='a', run=lambda x: x)
+    other.mark = 'other weights of the same name'
+    out = colorize_video(other, src, tmp_path/'out.mp4', progress=False)
     assert out['frames'] == 24 and out['flicker'][0] < .5                 # no segment of the other model is in it
+
+
+@pytest.mark.parametrize('name', ['b.avi', 'c.h264', 'd.ts'])
+def test_going_on_where_times_or_key_frames_are_missing(tmp_path, monkeypatch, name):
+    "AVI files know no times of showing, bare H.264 none at all, and transport streams not where their key frames are."
+    monkeypatch.setattr('deoldify_lite.video.SEGMENT', 4)
+    src, calls = clip(tmp_path/name, 30, sound=False), []
+    whole, parts = tmp_path/'whole.mkv', tmp_path/'parts.mkv'
+    assert colorize_video(colorizer(), src, whole, Film(crf=0), progress=False)['frames'] == 30
+    def stops(x):
+        calls.append(1)
+        if len(calls) % 3 == 0: raise KeyboardInterrupt
+        return flickering(x)
+    for _ in range(10):
+        try: made = colorize_video(Colorizer(None, 64, name='flickering', run=stops), src, parts, Film(crf=0), progress=False)
+        except KeyboardInterrupt: continue
+        break
+    assert made['frames'] == 30 and len(calls) > 10
+    a, b = list(shown(whole)), list(shown(parts))
+    with av.open(str(src)) as film: before = [np.array(f.to_ndarray()[:f.height]) for f in film.decode(video=0)]
+    assert all(t == u and np.array_equal(f.to_ndarray(), g.to_ndarray()) for (t, _, f), (u, _, g) in zip(a, b, strict=True))
+    assert all(np.array_equal(x, y) for x, (_, y, _) in zip(before, a, strict=True))
+    assert film_size(src)[0] >= .5                                        # and none of them passes for a short film
+    assert {round(float(u - t), 3) for (t, _, _), (u, _, _) in zip(a, a[1:])} == {.04}
+
+
+def test_one_process_at_a_time(tmp_path):
+    src = clip(tmp_path/'in.mp4', 4, sound=False)
+    folder = tmp_path/'.out.mp4.parts'
+    folder.mkdir()
+    with FileLock(folder/'.lock'), pytest.raises(UserError, match='Another process is making'):
+        colorize_video(Colorizer(None, 64, run=never), src, tmp_path/'out.mp4', progress=False)
+    colorize_video(colorizer(), src, tmp_path/'out.mp4', progress=False)
+
+
+def test_damage_is_left_out(tmp_path):
+    src = clip(tmp_path/'in.mkv', 20, codec='mjpeg', pix_fmt='yuvj420p', full=True)
+    with pytest.warns(UserWarning, match='is damaged; .*: 3'):
+        out = colorize_video(colorizer(), damaged(src, tmp_path/'bad.mkv', [0, 7, 19]), tmp_path/'out.mkv', Film(crf=0), progress=False)
+    before, after = [[(t, y.tobytes()) for t, y, _ in shown(path)] for path in (src, tmp_path/'out.mkv')]
+    assert out['frames'] == 17 and after == before[1:7] + before[8:19]
+    assert packets(src, 'audio') == packets(tmp_path/'out.mkv', 'audio')
+    sound = bytearray(clip(tmp_path/'in.ts', 20).read_bytes())
+    at = [i for i in range(len(sound)) if sound[i:i + 3] == b'\xff\xf1L'][5]                 # the header of a packet of sound
+    sound[at:at + 3] = bytes(3)
+    (tmp_path/'bad.ts').write_bytes(sound)
+    with pytest.warns(UserWarning, match='is damaged'): out = colorize_video(colorizer(), tmp_path/'bad.ts', tmp_path/'out.mp4', progress=False)
+    assert out['frames'] == 20 and 0 < len(packets(tmp_path/'out.mp4', 'audio')) < len(packets(tmp_path/'in.ts', 'audio'))
+    words = clip(tmp_path/'words.mkv', 4, subtitles=True)
+    (tmp_path/'odd.mkv').write_bytes(words.read_bytes().replace(b'S_TEXT/UTF8', b'S_TEXT/ODD!'))
+    with pytest.warns(UserWarning, match='of an unknown kind'): colorize_video(colorizer(), tmp_path/'odd.mkv', tmp_path/'out.mkv', progress=False)
+    assert packets(tmp_path/'out.mkv', 'audio') and not packets(tmp_path/'out.mkv', 'subtitle')
+    (tmp_path/'short.mkv').write_bytes(src.read_bytes()[:src.stat().st_size // 2])           # a copy that broke off
+    assert 5 < colorize_video(colorizer(), tmp_path/'short.mkv', tmp_path/'out.mkv', progress=False)['frames'] < 15
+    with pytest.raises(UserError, match='has no frames'):
+        colorize_video(colorizer(), damaged(src, tmp_path/'bad.mkv', range(20)), tmp_path/'out.mkv', progress=False)
+
+
+def test_names_chapters_and_flags_are_kept(tmp_path):
+    chapters = [dict(id=i + 1, start=i * 500, end=i * 500 + 500, time_base=Fraction(1, 1000), metadata=dict(title=f'Part {i}')) for i in range(4)]
+    src = again(clip(tmp_path/'in.mkv', 50, subtitles=True, codec='ffv1'), tmp_path/'said.mkv', video=dict(title='Camera'), audio=dict(language='fre', title='Son'),
+                subtitle=dict(language='ger', title='Texte'), chapters=chapters)
+    def said(path):
+        with av.open(str(path)) as film:
+            kept = [(s.type, s.language, s.metadata.get('title'), s.disposition) for s in film.streams]
+            return kept, [(c['start'] * c['time_base'], c['end'] * c['time_base'], c['metadata']['title']) for c in film.chapters()]
+    colorize_video(colorizer(), src, tmp_path/'out.mkv', progress=False)
+    assert said(tmp_path/'out.mkv') == said(src) and {d for _, _, _, d in said(src)[0]} == {av.stream.Disposition.forced}
+    colorize_video(colorizer(), src, tmp_path/'out.mkv', Film(start=.6, end=1.2), progress=False)
+    part = [(float(a), float(b), name) for a, b, name in said(tmp_path/'out.mkv')[1]]
+    assert part == [(0, .4, 'Part 1'), (.4, .6, 'Part 2')]
+
+
+@pytest.mark.parametrize('order', [2, 3])
+def test_interlaced_stays_interlaced(tmp_path, order):
+    src = clip(tmp_path/'in.mp4', 6, sound=False, fields=order)
+    colorize_video(colorizer(), src, tmp_path/'out.mp4', Film(crf=0), progress=False)
+    with av.open(str(tmp_path/'out.mp4')) as film:
+        stream = film.streams.video[0]
+        assert stream.codec_context.field_order == order and next(film.decode(stream)).interlaced_frame
+    assert all(np.array_equal(a[1], b[1]) for a, b in zip(shown(src), shown(tmp_path/'out.mp4'), strict=True))
 
 
 def test_memory_is_flat(tmp_path):
@@ -224,15 +371,30 @@ def test_memory_is_flat(tmp_path):
 
 def test_mistakes(tmp_path):
     src = clip(tmp_path/'in.mp4', 10)
+    clip(tmp_path/'words.mkv', 10, subtitles=True)
     (tmp_path/'page.mp4').write_text('<html>')
     (tmp_path/'cut.mp4').write_bytes(src.read_bytes()[:2000])
-    good = Film()
+    good, ffv1 = Film(), Film(codec='ffv1')
     for name, dst, film, says in [('none.mp4', 'o.mp4', good, 'no file'), ('page.mp4', 'o.mp4', good, 'cannot be read as a film'),
                                   ('cut.mp4', 'o.mp4', good, 'film'), ('in.mp4', 'in.mp4', good, 'is the film itself'),
                                   ('in.mp4', 'o.doc', good, 'no way to write'), ('in.mp4', 'o.mp4', Film(codec='nonsense'), "no encoder 'nonsense'"),
-                                  ('in.mp4', 'o.mp4', Film(start=100), 'has no frames between'), ('in.mp4', 'o.webm', good, 'cannot hold')]:
-        with pytest.raises(UserError, match=says): colorize_video(colorizer(), tmp_path/name, tmp_path/dst, film, progress=False)
-        assert not (tmp_path/'o.mp4').exists()
-    clip(tmp_path/'words.mkv', 10, subtitles=True)
-    with pytest.raises(UserError, match='choose .mkv'): colorize_video(colorizer(), tmp_path/'words.mkv', tmp_path/'o.mp4', progress=False)
+                                  ('in.mp4', 'o.mp4', Film(codec='aac'), "no encoder 'aac'"), ('in.mp4', 'o.mp4', Film(start=100), 'has no frames between'),
+                                  ('in.mp4', 'o.WEBM', good, r'cannot hold stream 1 \(audio'), ('in.mp4', 'o.mov', ffv1, r'cannot hold stream 0 \(video, ffv1\)'),
+                                  ('in.mp4', 'o.mov', Film(codec='libvpx-vp9'), 'choose .mkv'), ('words.mkv', 'o.mp4', good, 'choose .mkv')]:
+        with pytest.raises(UserError, match=says): colorize_video(Colorizer(None, 64, run=never), tmp_path/name, tmp_path/dst, film, progress=False)
+        assert not (tmp_path/dst).exists() or name == dst
+    with pytest.raises(UserError, match='is for drawings'): colorize_video(Colorizer(None, 64, run=never, whole=True), src, tmp_path/'o.mp4', progress=False)
+    assert not list(tmp_path.glob('.*'))
     fails('There is no file', 'video', src, '-o', tmp_path/'o.mp4', '--model', 'none.safetensors', cwd=tmp_path)
+
+
+def test_a_film_that_is_there_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(Colorizer, 'load', lambda *args: colorizer())
+    clip(tmp_path/'in.mp4', 4, sound=False)
+    command = ['video', 'in.mp4', '-o', 'out.mp4', '--saturation']
+    assert '4 frames' in run(*command, '1', cwd=tmp_path).stdout
+    first = (tmp_path/'out.mp4').read_bytes()
+    out = run(*command, '0', cwd=tmp_path)
+    assert out.returncode == 0 and '--overwrite' in out.stdout and (tmp_path/'out.mp4').read_bytes() == first
+    assert '4 frames' in run(*command, '0', '--overwrite', cwd=tmp_path).stdout and (tmp_path/'out.mp4').read_bytes() != first
+    fails('is the film itself', 'video', 'in.mp4', '-o', 'in.mp4', cwd=tmp_path)
