@@ -189,14 +189,13 @@ def together():
         import torch.distributed as dist
         dist.barrier()
 
-# %% ../nbs/00_core.ipynb #b4158ec5
+# %% ../nbs/00_core.ipynb #de9ed08b
 class Run:
     "A run folder: where its files are, one process at a time."
     def __init__(self,
         name:str|Path, # 'scenes' means `models/scenes`; a name with a slash is a path
     ):
-        name = Path(name)
-        self.path = name if len(name.parts) > 1 else Path('models')/name
+        self.path = Path(name) if os.sep in str(name) else Path('models')/name
 
     def __truediv__(self, name): return self.path/name
     def __repr__(self): return f'Run({str(self.path)!r})'

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PALE', 'Job', 'find_photos', 'plan_jobs', 'Style', 'finish', 'colorize_all', 'render_factors', 'contact_sheets']
 
-# %% ../nbs/13b_folders.ipynb #e36c736a
+# %% ../nbs/13b_folders.ipynb #81b6fecf
 import glob, os, zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +17,9 @@ from PIL import Image
 from tqdm.auto import tqdm
 from .colorizer import BATCH, Colorizer, join
 from .core import UserError, photo_suffixes
-from .files import MAX_PIXELS, Page, can_write, label, read_photo, to8, write_photo
+from .files import MAX_PIXELS, Page, can_write, check_name, label, read_photo, to8, write_photo
 
-# %% ../nbs/13b_folders.ipynb #ccd60124
+# %% ../nbs/13b_folders.ipynb #1ef41609
 @dataclass(frozen=True)
 class Job:
     "One photo to colorize."
@@ -28,12 +28,13 @@ class Job:
 
 def find_photos(
     inputs:list[str|Path], # Files, folders, patterns such as 'scans/*.tif'
+    out:Path|None=None, # Folder of results: where it lies in a folder of `inputs`, it is left out
 )->list[tuple[Path, Path]]: # (file, its place in the output folder)
     "All photos that `inputs` stand for. Raises `UserError` for an input that stands for nothing."
     found,kinds = [],photo_suffixes() | {'.heic', '.heif'}       # those too where the plug-in is missing: a failure is better than silence
-    for one in map(str, inputs):
-        path = Path(one).expanduser()
-        if path.is_dir(): here = [(f, f.relative_to(path)) for f in _walk(path, kinds)]
+    for one in (os.path.expanduser(i) for i in inputs):
+        path = Path(one)
+        if path.is_dir(): here = [(f, f.relative_to(path)) for f in _walk(path, kinds, out)]
         elif path.exists() or not glob.has_magic(one): here = [(path, Path(path.name))]
         else: here = [(Path(f), Path(f).relative_to(_fixed(one))) for f in sorted(glob.glob(one, recursive=True)) if _is_photo(f, kinds)]
         if not here: raise UserError(f"There is no photo in {one}.")
@@ -42,10 +43,11 @@ def find_photos(
 
 def _is_photo(path, kinds): return os.path.isfile(path) and Path(path).suffix.lower() in kinds
 
-def _walk(folder, kinds):
-    "Photos below a folder in order, hidden files left out."
+def _walk(folder, kinds, out):
+    "Photos below a folder in order, hidden files and results left out."
+    results = out and os.path.realpath(out)
     for path,folders,names in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith('.'))
+        folders[:] = sorted(f for f in folders if not f.startswith('.') and os.path.realpath(Path(path, f)) != results)
         yield from (Path(path, n) for n in sorted(names) if not n.startswith('.') and _is_photo(Path(path, n), kinds))
 
 def _fixed(pattern):
@@ -56,10 +58,11 @@ def _fixed(pattern):
 def plan_jobs(
     inputs:list[str|Path], # See `find_photos`
     out:str|Path, # Folder; or a file name, for one photo
-    shard:str='1/1', # 'i/n': only every n-th photo by its name, the i-th part; for n machines at work on one archive
+    shard:str='1/1', # 'i/n': only every n-th photo by its place and name, the i-th part; for n machines at work on one archive
 )->list[Job]:
     "Which photo becomes which file. Raises `UserError` when two would become one, or an output is an input."
-    out,found = Path(out).expanduser(),find_photos(inputs)
+    out = Path(out).expanduser()
+    found = find_photos(inputs, out)
     if out.suffix and not out.is_dir() and len(found) == 1 and not Path(inputs[0]).is_dir(): jobs = [Job(found[0][0], out)]
     else: jobs = [Job(src, _writable(out/place)) for src,place in found]
     first = {}
@@ -70,7 +73,7 @@ def plan_jobs(
     for job in jobs:
         if os.path.realpath(job.dst) in inputs_too: raise UserError(f"{job.dst} is an input: choose another output folder.")
     i,n = _part(shard)
-    return [j for j in jobs if zlib.crc32(os.fsencode(j.dst.name)) % n == i - 1]
+    return [job for job,(_,place) in zip(jobs, found) if zlib.crc32(os.fsencode(place)) % n == i - 1]
 
 def _writable(path): return path if can_write(path) else path.with_suffix('.png')
 
@@ -80,7 +83,7 @@ def _part(shard):
     if not 1 <= i <= n: raise UserError(f"--shard is the number of this part and how many there are, such as 3/16, not '{shard}'.")
     return i,n
 
-# %% ../nbs/13b_folders.ipynb #5b08302a
+# %% ../nbs/13b_folders.ipynb #0a0bf542
 @dataclass(frozen=True)
 class Style:
     "How results should look."
@@ -125,7 +128,8 @@ def colorize_all(
         def collect(job, future):
             "The future's result; a failure is noted, and answers None."
             try: return future.result()
-            except (UserError, OSError) as e: failed.append(str(e) if isinstance(e, UserError) else f'{job.dst} cannot be written ({e.strerror}).')
+            except UserError as e: failed.append(str(e))
+            except Exception as e: failed.append(f"{job.dst} cannot be written ({getattr(e, 'strerror', None) or e}).")
             bar.update()
         writing = deque()
         def settle(most):
@@ -158,6 +162,7 @@ def render_factors(
 ):
     "A picture of one photo at five render factors, to choose from."
     from deoldify_lite.metrics import contact_sheet
+    check_name(job.dst)
     page,*_ = read_photo(job.src, max_pixels)
     around = sorted({max(2, round(colorizer.size / 16 * f)) for f in (.5, .75, 1, 1.5, 2)})
     shown = Image.fromarray(to8(page.luma))
