@@ -46,7 +46,9 @@ def address(model, tmp_path_factory):  # noqa: F811
     for _ in range(300):
         try: urllib.request.urlopen(f'{url}/api/health', timeout=2).read(); break
         except (urllib.error.URLError, ConnectionError, TimeoutError): time.sleep(.2)
-    else: pytest.fail(process.communicate()[0])
+    else:
+        process.kill()
+        pytest.fail(process.communicate()[0])
     yield url, process
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=30)[0]
