@@ -72,4 +72,4 @@ bench: setup ## Photos a second and memory, of each stage against fastai's defau
 	TQDM_DISABLE=1 $(BIN)/python tests/bench_use.py
 
 clean: ## Delete decoded photos and half-written files of all runs, nothing else
-	rm -rf models/*/cache; find models -name '.*.part*' -delete
+	find models -type d -name cache -prune -exec rm -rf {} +; find models -name '.*.part*' -delete

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['targets', 'GRID', 'NEIGHBOURS', 'SIGMA', 'SCALE', 'INK', 'PALE', 'inputs', 'normalize', 'denormalize', 'luma',
-           'to_grey', 'join_luma', 'fit_gamut', 'rgb_to_ab', 'RGBTarget', 'ABTarget', 'ab_bins', 'nearest_bin',
+           'to_grey', 'join_luma', 'fit_gamut', 'exact', 'rgb_to_ab', 'RGBTarget', 'ABTarget', 'ab_bins', 'nearest_bin',
            'BinTarget', 'to_lines', 'WholeTarget', 'Vivid', 'make_target']
 
-# %% ../nbs/01_color.ipynb #1c6d47c7
-from functools import cache
+# %% ../nbs/01_color.ipynb #310a6d5f
+from functools import cache, wraps
 import torch, torch.nn.functional as F
 from torch import Tensor
 from .core import LUMA, MEAN, STD, Registry
@@ -60,7 +60,18 @@ def fit_gamut(
     scale = (room / d.abs().clamp_min(1e-6)).amin(-3, keepdim=True).clamp(max=1)
     return (y + d * scale).clamp(0, 1)
 
-# %% ../nbs/01_color.ipynb #19c735da
+# %% ../nbs/01_color.ipynb #0ba9702e
+def exact(
+    f, # Function with a tensor among its arguments
+):
+    "Decorator: computed in float32 where autocast is on. kornia's colour matrices are products of matrices, and bf16 knows 2 of 100 units of Lab."
+    @wraps(f)
+    def _exact(*args, **kwargs):
+        device = next(a.device.type for a in args if isinstance(a, Tensor))
+        with torch.autocast(device, enabled=False): return f(*args, **kwargs)
+    return _exact
+
+@exact
 def rgb_to_ab(
     rgb:Tensor, # (B, 3, H, W) RGB in [0, 1]
 )->Tensor: # (B, 2, H, W) Lab a and b, about -110 … 110
@@ -68,7 +79,7 @@ def rgb_to_ab(
     from kornia.color import rgb_to_lab                          # here, because importing it takes a sixth of a second
     return rgb_to_lab(rgb.float().clamp(0, 1))[:,1:]
 
-# %% ../nbs/01_color.ipynb #23f9f85b
+# %% ../nbs/01_color.ipynb #6234c6a5
 targets = Registry('target')
 
 @targets('rgb')
@@ -98,6 +109,7 @@ class ABTarget:
     )->Tensor: # (B, 2, H, W) in -1 … 1
         "The photo's chroma."
         return rgb_to_ab(denormalize(y)) / 110
+    @exact
     def decode(self,
         pred:Tensor, # (B, 2, H, W) in -1 … 1
         x:Tensor, # (B, 3, H, W) normalised grey input
@@ -109,7 +121,7 @@ class ABTarget:
         lightness = rgb_to_lab(grey.clamp(0, 1))[:,:1]
         return normalize(join_luma(lab_to_rgb(torch.cat([lightness, ab], 1), clip=False), grey))
 
-# %% ../nbs/01_color.ipynb #230a9bba
+# %% ../nbs/01_color.ipynb #088ae14d
 GRID = 10 # Lab units between bins (Zhang et al. 2016, section 2.1)
 NEIGHBOURS,SIGMA = 5, 5. # soft labels: over so many nearest bins, with a Gaussian of so many Lab units (section 2.1)
 
@@ -152,6 +164,7 @@ class BinTarget(ABTarget):
         back = lambda v: v.unflatten(1, ab.shape[1:3]).movedim(-1, 1)
         return back(bins),back(share)
 
+    @exact
     def decode(self,
         pred:Tensor, # (B, 313, h, w) logits
         x:Tensor, # (B, 3, H, W) normalised grey input
@@ -160,7 +173,7 @@ class BinTarget(ABTarget):
         likely = torch.softmax(pred.float() / self.temperature, 1)
         return super().decode(torch.einsum('bqhw,qc->bchw', likely, ab_bins().to(pred.device) / 110), x)
 
-# %% ../nbs/01_color.ipynb #bef40eb4
+# %% ../nbs/01_color.ipynb #96d8ff27
 SCALE,INK,PALE = 1.6, 60., .01 # ratio of the two blurs (Marr and Hildreth 1980), sharpness of the threshold, what is too faint for a line
 
 def _blur(x, sigma):
@@ -168,6 +181,7 @@ def _blur(x, sigma):
     n = 2 * int(3 * sigma + .5) + 1
     return gaussian_blur2d(x, (n, n), (sigma, sigma))
 
+@exact
 def to_lines(
     rgb:Tensor, # (B, 3, H, W) RGB in [0, 1], 16 px or more
     sigma:float=.8, # Width of the lines in pixels

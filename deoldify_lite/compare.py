@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['COMPARED', 'SEEN_BY_PEOPLE', 'train_one', 'compare']
 
-# %% ../nbs/13f_compare.ipynb #e37c710e
+# %% ../nbs/13f_compare.ipynb #32427b9e
 from pathlib import Path
 from .core import Run, atomic, read_json, read_table
 from .evaluate import evaluate, table
 from .export import save_generator
-from .recipe import recipes
+from .recipe import SEEN, recipes
 from .stages import export, gen_names
 from .training import open_training
 
-# %% ../nbs/13f_compare.ipynb #489b9f61
+# %% ../nbs/13f_compare.ipynb #cd938eb9
 COMPARED = ('deoldify-64', 'unet-l1', 'pix2pix', 'pix2pix-resnet18', 'dcgan', 'dcgan-mae', 'resnet18-cnn', 'resnet18-cnn-l1', 'resnet18-cnn-l2', 'iizuka', 'zhang')
 
 def train_one(
@@ -25,15 +25,16 @@ def train_one(
 )->list[Path]: # Exported generators, the last stage's last
     "Train a recipe to its end, unless it is done; a GAN that had a stage before it answers that stage's generator too."
     with Run(str(folder/name)).open() as run:
-        start = str(folder/recipes[name].start/'generator.safetensors') if recipes[name].start else None
+        before = recipes[name].start
+        start = str(folder/before/'generator.safetensors') if before in recipes else None
         t = open_training(run, data, name, device=device, start=start)
         made = export(t)
         if not (t.recipe.gan and t.recipe.pretrain): return [_called(made, run/f'{name}.safetensors')]
-        before = run/f'{name}-stage-1.safetensors'
-        if not before.exists():
+        stage_1 = run/f'{name}-stage-1.safetensors'
+        if not stage_1.exists():
             generator = t.generator(f'{gen_names(t.recipe)[-1]}.pth').eval().cpu()
-            save_generator(generator, before, t.recipe.generator, t.recipe.generator_args, t.size)
-        return [before, _called(made, run/f'{name}.safetensors')]
+            save_generator(generator, stage_1, t.recipe.generator, t.recipe.generator_args, t.size)
+        return [stage_1, _called(made, run/f'{name}.safetensors')]
 
 def _called(file, name):
     "A second name for a file, by which the table calls it."
@@ -62,18 +63,22 @@ def compare(
 )->Path: # `comparison.md`
     "Train what is not trained yet, measure all, and write one file of tables; what follows 'What we see' in an earlier one stays."
     out,folder = Path(out),Path(folder)
+    for name in names: recipes[name]                             # one that is none is an error now, not after hours
     models = [m for name in names for m in train_one(name, data, folder, device)]
     parts = ['# Comparison', '', f'`deoldify-lite compare --data {_label(data)} {" ".join(f"--test {_label(t)}" for t in tests)}`; '
-             f'budget of each recipe: {recipes[names[0]].pretrain[0].seen:,} photos at {recipes[names[0]].pretrain[0].size} px.', '']
+             f'budget of each recipe: its generator sees {SEEN:,} photos at 64 px.', '']
     for test in tests:
         file = out/f'comparison-{_label(test)}.md'
-        if not _measured(file, models): evaluate(models, test, file, size, device=device or 'auto')
+        if not _measured(file, models, size, test): evaluate(models, test, file, size, device=device or 'auto')
         parts += [f'## {_label(test)}', '', table(read_json(file.with_suffix('.json'))['results']), '', f'![sheet]({file.with_suffix(".jpg").name})', '']
     parts += ['## Seconds of training', '', *[f'- {n}: {_seconds(folder, n):.0f}' for n in names], '', _said(out/'comparison.md')]
     with atomic(out/'comparison.md') as part: part.write_text('\n'.join(parts))
     return out/'comparison.md'
 
-def _measured(file, models):
-    "Is there a table of just these models?"
+def _measured(file, models, size, test):
+    "Is there a table of just these models, measured like this, and none of them newer?"
     made = file.with_suffix('.json')
-    return made.exists() and {m.stem for m in models} == set(read_json(made)['results']) - {'grey copy', 'constant chroma'}
+    if not made.exists() or any(m.stat().st_mtime > made.stat().st_mtime for m in models): return False
+    old = read_json(made)
+    same = {m.stem for m in models} == set(old['results']) - {'grey copy', 'constant chroma'}
+    return same and (size, str(test)) == (old['protocol']['size'], old['protocol']['data'])

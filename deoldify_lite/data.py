@@ -22,7 +22,7 @@ from .color import denormalize, inputs, normalize, to_grey
 from .core import UserError, atomic, rank, seed_all, seed_of, together, world
 from .photos import load_photo, square
 
-# %% ../nbs/03_data.ipynb #207e10c9
+# %% ../nbs/03_data.ipynb #19100a1f
 CACHE_BYTES = 8 * 2**30 # about 45,000 photos at 224 px; a disk is rarely short of that, and no larger file is made unasked
 THREADS = min(16, os.cpu_count() or 1)
 
@@ -35,9 +35,11 @@ def stored_side(
 def decode(
     file:Path, # Photo
     side:int, # Side of the square in pixels
+    via:int=0, # Side of the square that is made first, where it must have been as sharp as another; none when 0
 )->np.ndarray: # (side, side, 3) uint8
     "One photo as an RGB square. Raises `UserError` when it cannot be read any more."
-    return np.asarray(square(load_photo(file, side), side))
+    photo = load_photo(file, via or side)
+    return np.asarray(square(square(photo, via) if via else photo, side))
 
 def cache_photos(
     files:list[Path], # Photos
@@ -59,7 +61,7 @@ def _make_cache(files, side, path):
         for i,photo in enumerate(tqdm(decoded, f'decoding at {side} px', len(files), unit=' photos', leave=False)): out[i] = photo
         out.flush()
 
-# %% ../nbs/03_data.ipynb #2b9a06db
+# %% ../nbs/03_data.ipynb #1e8d7270
 @dataclass(frozen=True)
 class Augment:
     "How photos are varied in training, beside mirroring half of them."
@@ -85,6 +87,7 @@ class PhotoSet:
         size:int, # Side of what comes out, in pixels
         augment:Augment|None=None, # How they are varied; the centre of each when not given
         cache:Path|None=None, # File of `cache_photos`, else photos are decoded each time
+        via:int=0, # See `decode`
     ):
         store_attr()
         self.stored = None if cache is None else np.load(cache, mmap_mode='r')
@@ -96,7 +99,7 @@ class PhotoSet:
 
     def _squares(self, idxs):
         if self.stored is not None: return [self.stored[i] for i in idxs]
-        with ThreadPoolExecutor(THREADS) as pool: return list(pool.map(lambda i: decode(self.files[i], stored_side(self.size)), idxs))
+        with ThreadPoolExecutor(THREADS) as pool: return list(pool.map(lambda i: decode(self.files[i], stored_side(self.size), self.via), idxs))
 
     def _crop(self, photo, y, x):
         room = photo.shape[0] - self.size + (1 if self.augment else 0)
@@ -202,7 +205,7 @@ class FakeOrReal(ItemTransform):
         return TensorImage(torch.cat([fake, real])),torch.cat([torch.zeros(len(fake)), torch.ones(len(real))]).to(fake.device)
     def decodes(self, b): return TensorImage(denormalize(b[0]).clamp(0, 1)),b[1]
 
-# %% ../nbs/03_data.ipynb #63d7d20d
+# %% ../nbs/03_data.ipynb #40d2f967
 def photo_loader(
     files:list[Path], # Photos
     size:int, # Side in pixels
@@ -244,14 +247,15 @@ def photo_dls(
     return _loaders(*sets, tfm or GreyToColour(), bs, n, seed, device, kinds)
 
 def critic_dls(
-    train:list[tuple], # (generated, real) photos to learn from, all stored at the same side
+    train:list[tuple], # (generated, real) photos to learn from
     valid:list[tuple], # The same, to measure on
     size:int, # Side in pixels
     bs:int=16, # Pairs a batch: the critic sees twice as many photos
     n:int=0, # Photos that an epoch shows, drawn anew for each; 0 for all of them
     seed:int=0, # Seed of order and crops
     device='cpu', # Where batches go
+    via:int=0, # Side of the generated photos: the real ones are brought to it first, or their sharpness would tell them
 )->DataLoaders: # of (photos, labels): generated 0, real 1
     "Loaders of generated and real photos for the critic: every batch holds both, of the same scenes in the same crops."
-    def _set(pairs, augment): return SideBySide(*[PhotoSet(list(files), size, augment) for files in zip(*pairs)])
+    def _set(pairs, augment): return SideBySide(*[PhotoSet(list(files), size, augment, via=via) for files in zip(*pairs)])
     return _loaders(_set(train, Augment()), _set(valid, None), FakeOrReal(), bs, n, seed, device)

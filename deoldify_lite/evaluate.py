@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'PROTOCOL', 'chroma_of', 'Contender', 'contenders', 'measure_models', 'table', 'evaluate']
 
-# %% ../nbs/13e_evaluate.ipynb #97691699
+# %% ../nbs/13e_evaluate.ipynb #8da9877f
 import hashlib, json, re, time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np, torch
 from PIL import Image
 from tqdm.auto import tqdm
+from .color import to_lines
 from .colorizer import BATCH, join, open_models
 from .core import LUMA, atomic, markdown
 from .measures import FullTally, learned_metrics
 from .metrics import contact_sheet
 from .photos import find_data, load_photo, scan, square
 
-# %% ../nbs/13e_evaluate.ipynb #f6a9c8d6
+# %% ../nbs/13e_evaluate.ipynb #ff8a73e1
 def chroma_of(
     rgb:np.ndarray, # (H, W, 3) uint8
 )->np.ndarray: # (2, H, W) float32: R - Y and B - Y, for luma in [0, 1]
@@ -35,6 +36,13 @@ class Contender:
     factor:float=1. # What the chroma is multiplied by
     colorizer:object=None # The `Colorizer` behind it
 
+def _lines(luma):
+    "A photo as those see it who learned from drawings."
+    y = torch.from_numpy(luma / np.float32(255)).expand(1, 3, -1, -1)
+    return (to_lines(y)[0,0] * 255).round().byte().numpy()
+
+def _said_by(colorizer): return lambda lumas: colorizer.chromas([_lines(y) for y in lumas] if colorizer.whole else lumas)[0]
+
 def _constant(chroma): return Contender(lambda lumas: [chroma[:,None,None] * np.ones((2, 1, 1), np.float32)] * len(lumas))
 
 def contenders(
@@ -45,9 +53,9 @@ def contenders(
     "Colorizers, after the grey copy and the constant chroma."
     mean = np.mean([chroma_of(r).mean((1, 2)) for r in reals], 0).astype(np.float32)
     found = {'grey copy': _constant(np.zeros(2, np.float32)), 'constant chroma': _constant(mean)}
-    asked = [re.fullmatch(r'(.*?)(?:@([\d.]+))?', str(m)).groups() for m in models]
+    asked = [re.fullmatch(r'(.*?)(?:@(\d+(?:\.\d+)?))?', str(m)).groups() for m in models]
     paths = list(dict.fromkeys(path for path,_ in asked))
-    plain = {path: Contender(lambda lumas, c=c: c.chromas(lumas)[0], 1., c) for path,c in zip(paths, open_models(paths, device).values())}
+    plain = {path: Contender(_said_by(c), 1., c) for path,c in zip(paths, open_models(paths, device).values())}
     for path,vivid in asked:
         name = plain[path].colorizer.name + (f', chroma x {vivid}' if vivid else '')
         found[name] = replace(plain[path], factor=float(vivid or 1))

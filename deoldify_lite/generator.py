@@ -321,11 +321,11 @@ def load_weights(
                             "use the recipe that it was trained with.")
     model.load_state_dict(state)
 
-# %% ../nbs/04_generator.ipynb #ad8daf71
+# %% ../nbs/04_generator.ipynb #fb481e78
 def _plain(conv):
     "An ordinary convolution with the weights that a normalised one computes; torch's own removal would break the copied original."
     kind = nn.Conv1d if isinstance(conv, nn.Conv1d) else nn.Conv2d
-    new = kind(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=conv.bias is not None)
+    new = nn.utils.skip_init(kind, conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=conv.bias is not None)
     new.load_state_dict({k: getattr(conv, k).detach().clone() for k in new.state_dict()})
     return new.to(conv.weight.device).eval()
 

@@ -62,13 +62,14 @@ def spread_lrs(
     "Discriminative learning rates: `n` steps from lr/spread up to lr."
     return [lr] if n == 1 else [lr * spread**(i/(n-1) - 1) for i in range(n)]
 
-# %% ../nbs/08_learner.ipynb #7b6cc117
-class _WholeBatchNorm(nn.BatchNorm2d):
+# %% ../nbs/08_learner.ipynb #21d98083
+class _Whole:
     "Batch norm over the batches of all processes."
     def forward(self, x):
         if not self.training: return super().forward(x)
-        xf = x.float()
-        sums = torch.cat([xf.sum((0, 2, 3)), xf.square().sum((0, 2, 3)), xf.new_tensor([xf.numel() / xf.shape[1]])])
+        xf,others = x.float(),[0, *range(2, x.ndim)]
+        per_channel = lambda v: v.view(-1, *[1] * (x.ndim - 2))
+        sums = torch.cat([xf.sum(others), xf.square().sum(others), xf.new_tensor([xf.numel() / xf.shape[1]])])
         total,square,n = all_reduce(sums).split([self.num_features, self.num_features, 1])
         mean,var = total / n,(square / n - (total / n)**2).clamp_min(0)
         with torch.no_grad():
@@ -76,18 +77,20 @@ class _WholeBatchNorm(nn.BatchNorm2d):
             self.running_var.lerp_(var * n / (n - 1), self.momentum)
             self.num_batches_tracked += 1
         scale = self.weight * (var + self.eps).rsqrt()
-        return (xf * scale[:,None,None] + (self.bias - mean * scale)[:,None,None]).to(x.dtype)
+        return (xf * per_channel(scale) + per_channel(self.bias - mean * scale)).to(x.dtype)
+
+class _Whole1d(_Whole, nn.BatchNorm1d): pass
+class _Whole2d(_Whole, nn.BatchNorm2d): pass
 
 class Parallel(Callback):
     "Train with all processes: the same weights, averaged gradients and losses, batch norm over the whole batch."
     order = -8 # before anything that looks at the loss (`Turns`, -5)
-    def _norms(self, old, new):
-        for m in self.model.modules():
-            if type(m) is old: m.__class__ = new
+    def _norms(self, new):
+        for m in self.model.modules(): m.__class__ = new.get(type(m), type(m))
     def before_fit(self):
         for v in self.model.state_dict().values(): dist.broadcast(v, 0)
-        self._norms(nn.BatchNorm2d, _WholeBatchNorm)
-    def after_fit(self): self._norms(_WholeBatchNorm, nn.BatchNorm2d)
+        self._norms({nn.BatchNorm1d: _Whole1d, nn.BatchNorm2d: _Whole2d})
+    def after_fit(self): self._norms({_Whole1d: nn.BatchNorm1d, _Whole2d: nn.BatchNorm2d})
     def before_step(self):
         grads = [p.grad for p in self.model.parameters() if p.grad is not None]
         flat = torch.cat([g.flatten() for g in grads])           # one message instead of hundreds
@@ -175,10 +178,10 @@ def _plain(opt):
     plain = lambda v: v.item() if isinstance(v, np.generic) else tuple(map(plain, v)) if isinstance(v, tuple) else v
     return opt | dict(param_groups=[{k: plain(v) for k,v in g.items()} for g in opt['param_groups']])
 
-# %% ../nbs/08_learner.ipynb #f1982400
+# %% ../nbs/08_learner.ipynb #9bb20052
 class StopOnBadLoss(Callback):
     "Raise `UserError` before a loss that is NaN or infinite reaches the weights."
-    order = 5
+    order = 15 # behind `Precision` (10), which has to leave bf16 first
     def __init__(self, path:Path): self.path = path # Checkpoint to name
     def after_loss(self):
         if self.training and not torch.isfinite(self.loss).all():
@@ -186,7 +189,7 @@ class StopOnBadLoss(Callback):
             raise UserError(f"The loss became {self.loss.item()} in epoch {self.epoch}, batch {self.iter}; {last}. "
                             "Start a new RUN with a lower learning rate.")
 
-# %% ../nbs/08_learner.ipynb #163da718
+# %% ../nbs/08_learner.ipynb #8f513bd8
 class Log(Callback):
     "Average the losses, measure the validation photos, and hand one row an epoch to `write`."
     order = 80
@@ -207,11 +210,12 @@ class Log(Callback):
         else:
             self.valid.append(self.loss.item())
             if self.tally: self.tally.add(self.pred, self.yb[0])
-    def after_validate(self):
+    def after_validate(self): self._row(valid_loss=float(np.mean(self.valid)), **(self.tally.result() if self.tally else {}))
+    def after_cancel_fit(self): self._row()                       # what was shown counts, measured or not
+    def _row(self, **measured):
         m = self.memory
         shown = m['n'] * self.dls.train.bs
-        self.write(self.epoch, dict(loss=m['loss'] / max(m['n'], 1), valid_loss=float(np.mean(self.valid)),
-            **(self.tally.result() if self.tally else {}), lr=self.opt.hypers[-1]['lr'], seen=shown,
+        self.write(self.epoch, dict(loss=m['loss'] / max(m['n'], 1), **measured, lr=self.opt.hypers[-1]['lr'], seen=shown,
             seconds=round(m['seconds'], 1), photos_per_s=shown / max(m['seconds'], 1e-9)))
 
 # %% ../nbs/08_learner.ipynb #4984451a
@@ -243,7 +247,7 @@ class Progress(Callback):
         self.bar.update()
     def after_train(self): self.bar.close()
 
-# %% ../nbs/08_learner.ipynb #550df5e6
+# %% ../nbs/08_learner.ipynb #3088183e
 class GanModel(nn.Module):
     "Generator and critic; answers the generator's picture."
     def __init__(self,
@@ -284,12 +288,11 @@ class GanLoss(nn.Module):
         self.nets = [model]                                    # in a list: its parameters are not the loss's
 
     def forward(self, pred, y):
-        model = self.nets[0]
+        model,seen = self.nets[0],normalize(fit_gamut(denormalize(pred)))  # `seen`: as the files of stage 2 showed them
         if model.training and model.turn == 'critic':
-            seen = normalize(fit_gamut(denormalize(pred)))     # as the files of stage 2 showed them
             label = torch.cat([torch.zeros(len(pred)), torch.ones(len(y))]).to(pred.device)
             return critic_loss(model.critic(torch.cat([seen, y])), label)
-        opinion = critic_loss(model.critic(pred), torch.ones(len(pred), device=pred.device))
+        opinion = critic_loss(model.critic(seen), torch.ones(len(pred), device=pred.device))
         return self.adversarial * opinion + self.weight * self.content(pred, y)
 
 # %% ../nbs/08_learner.ipynb #0da60ca9

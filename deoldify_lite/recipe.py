@@ -80,7 +80,7 @@ class Recipe:
     encoder_source:str='' # Where the encoder's first weights are from: 'imagenet', 'classes', 'released', 'start', 'random'; set when a run starts
     features:str='' # Where the loss's features are from: 'imagenet', 'random', 'none'; set when a run starts
 
-# %% ../nbs/10_recipe.ipynb #842154b4
+# %% ../nbs/10_recipe.ipynb #607459e3
 MAX_ROUNDS = 60 # Times that a fit shows the same photo at most: past that a small set is only learned by heart
 MEASURES = 4 # Epochs, and so measurements, in a fit at least
 BATCHES = 8 # Batches an epoch shows at least where there are more rounds than that: measuring costs time too
@@ -93,15 +93,12 @@ def _plan(fit, n):
 def resolve(
     recipe:Recipe, # As registered
     n:int, # Photos to learn from
-    pretrained:bool, # Does the encoder know ImageNet?
+    pretrained:bool, # Does the encoder start from weights that know photos?
+    critic:bool, # And the critic's backbone?
 )->Recipe: # The plan: what is saved as `recipe.json`
-    "The exact numbers for `n` photos and this encoder."
-    fits = recipe.pretrain
-    if not pretrained: fits = tuple(replace(f, lr=f.lr_scratch, spread=1., frozen=False) for f in fits)
-    critic = recipe.critic_fits
-    if not pretrained: critic = tuple(replace(f, lr=f.lr_scratch, spread=1., frozen=False) for f in critic)
-    m = min(n, recipe.critic_photos)
-    return replace(recipe, pretrain=tuple(_plan(f, n) for f in fits), critic_fits=tuple(_plan(f, m) for f in critic),
+    "The exact numbers for `n` photos and these starts."
+    plan = lambda fits, n, knows: tuple(_plan(f if knows else replace(f, lr=f.lr_scratch, spread=1., frozen=False), n) for f in fits)
+    return replace(recipe, pretrain=plan(recipe.pretrain, n, pretrained), critic_fits=plan(recipe.critic_fits, min(n, recipe.critic_photos), critic),
                    gan=recipe.gan and _plan(recipe.gan, n), pretext=recipe.pretext and _plan(recipe.pretext, n))
 
 def change(
@@ -112,6 +109,7 @@ def change(
 )->Recipe: # The changed recipe
     "Apply SIZES and EPOCHS. Raises `UserError` for sizes that do not grow or that no network can take."
     fits = recipe.pretrain
+    if (sizes or epochs is not None) and not fits: raise UserError(f"Recipe '{recipe.name}' has no stage 1: leave SIZES and EPOCHS out.")
     if sizes:
         if any(b <= a for a,b in zip(sizes, sizes[1:])): raise UserError(f"SIZES must grow from one to the next, not {' '.join(map(str, sizes))}.")
         if min(sizes) < 32: raise UserError(f"SIZES start at 32 pixels; {min(sizes)} is too small for the network.")

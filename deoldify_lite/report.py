@@ -5,20 +5,20 @@
 # %% auto #0
 __all__ = ['FRONTIER', 'generators_of', 'write_report', 'write_card']
 
-# %% ../nbs/12b_report.ipynb #97e24256
+# %% ../nbs/12b_report.ipynb #2fc6d1b7
 from pathlib import Path
 import torch
 from PIL import Image
 from .color import Vivid, inputs
 from .core import UserError, atomic, markdown, read_table
 from .data import decode, photo_loader, stored_side
-from .generator import Generator
+from .generator import Generator, folded
 from .metrics import contact_sheet, report
 from .photos import find_data, scan
-from .stages import colorize_batch, cycle_file, gen_names, measure, pick_checkpoint
+from .stages import colorize_batch, cycle_file, gan_log, gen_names, measure, pick_checkpoint
 from .training import Training
 
-# %% ../nbs/12b_report.ipynb #778cdfd2
+# %% ../nbs/12b_report.ipynb #4e9bb9b3
 def _curves(t):
     "The panels of `report.png`: title, rows, x, columns."
     history = read_table(t.run/'history.csv')
@@ -30,8 +30,7 @@ def _curves(t):
     return panels
 
 def _gan_log(t):
-    log = read_table(t.run/cycle_file(t.recipe.cycles, 'gan')/'log.csv')
-    return log,'checkpoint',['ab_distance', 'colour_ratio'],float(pick_checkpoint(t.run, t.recipe.cycles)['checkpoint'])
+    return gan_log(t.run, t.recipe.cycles),'checkpoint',['ab_distance', 'colour_ratio'],float(pick_checkpoint(t.run, t.recipe.cycles)['checkpoint'])
 
 def generators_of(
     t:Training, # A finished training
@@ -51,7 +50,7 @@ def _columns(t, files, side):
     shown = {'before': steps.get('start'), 'after stage 1': steps[gen_names(t.recipe)[-1]] if t.recipe.pretrain else None, 'after the GAN': steps.get('gan')}
     columns = dict(input=[_given(p, t.recipe.input) for p in real])
     for title,weights in shown.items():
-        if weights: columns[title] = [Image.fromarray(p) for p in colorize_batch(t.generator(weights).eval(), real, t.device, t.recipe.input)]
+        if weights: columns[title] = [Image.fromarray(p) for p in colorize_batch(folded(t.generator(weights)), real, t.device, t.recipe.input)]
     return columns | dict(real=[Image.fromarray(p) for p in real])
 
 def write_report(
@@ -64,24 +63,25 @@ def write_report(
     title = 'Validation photos' if len(valid) == len(files) else f'{len(valid)} validation, then {len(files) - len(valid)} training photos'
     report(t.run/'report.png', contact_sheet(_columns(t, files, side), title=title), _curves(t))
 
-# %% ../nbs/12b_report.ipynb #aa3b977e
+# %% ../nbs/12b_report.ipynb #6699019c
 FRONTIER = (1.15, 1.3, 1.5) # what a GAN has to beat: stage 1's chroma, multiplied
 
 def _measured(t, files, size):
     "(name, metrics) of a grey copy and of every generator of the run on test photos; and of stage 1's, its chroma multiplied."
     dl = photo_loader(files, size, device=t.device, input=t.recipe.input)
-    yield 'grey copy',measure(torch.nn.Identity(), dl)[0]
+    yield 'grey copy' if t.recipe.input == 'grey' else 'input',measure(torch.nn.Identity(), dl)[0]
     for name,weights in generators_of(t).items():
-        net = t.generator(weights)
+        net = folded(t.generator(weights))
         yield name,measure(net, dl)[0]
-        if t.recipe.gan and t.recipe.pretrain and name == gen_names(t.recipe)[-1]:
+        if t.recipe.gan and t.recipe.pretrain and name == gen_names(t.recipe)[-1] and not net.target.whole:
             for factor in FRONTIER: yield f'{name}, chroma x {factor}',measure(Generator(net.network, Vivid(net.target, factor)), dl)[0]
 
 def _sums(step, rows):
     "A step's row of the card, from its rows of the history."
-    seen,seconds,last = sum(int(r['seen']) for r in rows),sum(float(r['seconds']) for r in rows),rows[-1]
-    reached = f"accuracy {float(last['accuracy']):.2f}" if last.get('accuracy') else f"PSNR {float(last['psnr']):.2f} dB"
-    return [step, last['size'], str(seen), f'{seconds:.0f}', f'{seen / max(seconds, 1e-9):.1f}', reached]
+    seen,seconds = sum(int(r['seen']) for r in rows),sum(float(r['seconds']) for r in rows)
+    last = next((r for r in reversed(rows) if r.get('accuracy') or r.get('psnr')), {})      # a GAN that stopped early was not measured at its end
+    reached = f"accuracy {float(last['accuracy']):.2f}" if last.get('accuracy') else f"PSNR {float(last['psnr']):.2f} dB" if last else ''
+    return [step, rows[-1]['size'], str(seen), f'{seconds:.0f}', f'{seen / max(seconds, 1e-9):.1f}', reached]
 
 def write_card(
     t:Training, # A finished training

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['pretrain_encoder', 'first_state', 'gen_names', 'pretrain_generator', 'cycle_file', 'save_generations',
-           'colorize_batch', 'pretrain_critic', 'critic_start', 'measure', 'pick_checkpoint', 'train_gan', 'export']
+           'colorize_batch', 'pretrain_critic', 'critic_start', 'measure', 'gan_log', 'pick_checkpoint', 'train_gan',
+           'export']
 
-# %% ../nbs/12_stages.ipynb #f1f06f84
+# %% ../nbs/12_stages.ipynb #5c1d3df9
 import warnings
 from functools import partial
 from pathlib import Path
@@ -25,9 +26,9 @@ from .learner import Every, Turns, class_learner, critic_learner, gan_learner, g
 from .metrics import contact_sheet, pick, plateau, stale
 from .pickled import export_learner
 from .recipe import to_json
-from .training import Accuracy, OnScale, Training, backbone, drop_cache, fit_step, save_weights
+from .training import Accuracy, OnScale, Training, backbone, critic_backbone, critic_knows, drop_cache, fit_step, save_weights
 
-# %% ../nbs/12_stages.ipynb #93b734bf
+# %% ../nbs/12_stages.ipynb #c86cb58f
 def pretrain_encoder(
     t:Training, # What to train, where
 )->dict: # State dict for `encoder`
@@ -46,8 +47,18 @@ def first_state(
     t:Training, # What to train, where
 )->dict|None: # State dict for `encoder`
     "What the encoder starts with."
-    if t.recipe.encoder_source in ('random', 'start'): return None
-    return pretrain_encoder(t) if t.recipe.encoder_source == 'classes' else encoder_start(backbone(t.recipe))[0]
+    source,inside = t.recipe.encoder_source,'network.encoder.'
+    if source == 'random': return None
+    if source == 'classes': return pretrain_encoder(t)
+    if source == 'start': return {k.removeprefix(inside): v for k,v in load_state(t.run/'start.pth').items() if k.startswith(inside)}
+    return _as_begun(t, backbone(t.recipe))
+
+def _as_begun(t, arch):
+    "Weights of an encoder from where the run had them. Raises `UserError` when they are not to be had any more."
+    state,source = encoder_start(arch)
+    if source == t.recipe.encoder_source: return state
+    raise UserError(f"{t.run.path} was started with encoder weights from '{t.recipe.encoder_source}' and now they are from '{source}': "
+                    "make the same weights available again, or start a new RUN.")
 
 # %% ../nbs/12_stages.ipynb #ea8a9ff6
 def gen_names(
@@ -84,7 +95,7 @@ def cycle_file(
 
 def _start_of(t, cycle): return pretrain_generator(t) if cycle == 1 else train_gan(t, cycle - 1)
 
-# %% ../nbs/12_stages.ipynb #02391b09
+# %% ../nbs/12_stages.ipynb #06677c1c
 def save_generations(
     t:Training, # What to train, where
     cycle:int=1, # Which round of stages 2 to 4
@@ -97,7 +108,7 @@ def save_generations(
     files = [('train', f) for f in t.photos.files('train')[:t.recipe.critic_photos]] + [('valid', f) for f in t.valid()]
     names = {f: h for split in ('train', 'valid') for f,h in zip(t.photos.files(split), t.photos.hashes(split))}
     rows = [dict(split=s, generated=cycle_file(cycle, f'generated/{s}/{names[f]}.png'), real=str(f)) for s,f in files]
-    missing = [r for r in rows if not t.run.has(r['generated'])][rank()::world()]
+    missing = [r for r in rows[rank()::world()] if not t.run.has(r['generated'])]
     t.run.make_room(len(missing) * side * side * 3)
     for i in tqdm(range(0, len(missing), 16), 'save generations', unit=' batches', leave=False):
         batch = missing[i:i+16]
@@ -120,7 +131,7 @@ def colorize_batch(
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=native_bf16(device)): out = net(normalize(inputs[input](rgb)))
     return (fit_gamut(denormalize(out.float())) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
-# %% ../nbs/12_stages.ipynb #cf60a545
+# %% ../nbs/12_stages.ipynb #6b181130
 def pretrain_critic(
     t:Training, # What to train, where
     cycle:int=1, # Which round of stages 2 to 4
@@ -136,7 +147,7 @@ def pretrain_critic(
         step = cycle_file(cycle, 'critic' if i == len(fits) - 1 else f'critic_{i}')
         if not t.run.has(f'{step}.pth'):
             state = critic_start(t) if before is None else None
-            dls = critic_dls(pairs['train'], pairs['valid'], fit.size, fit.bs, fit.photos, t.recipe.seed, t.device)
+            dls = critic_dls(pairs['train'], pairs['valid'], fit.size, fit.bs, fit.photos, t.recipe.seed, t.device, stored_side(t.recipe.gan.size))
             learn = critic_learner(dls, t.critic(before, state))
             fit_step(t, learn, step, fit, spread_lrs(fit.lr, fit.spread, len(learn.splitter(learn.model))), Accuracy)
             save_weights(t, learn.model, f'{step}.pth', step)
@@ -148,11 +159,12 @@ def pretrain_critic(
     return name
 
 def critic_start(t):
-    "Where the critic's backbone starts: as the generator's encoder did, where the critic has one."
-    if t.recipe.critic != 'resnet' or t.recipe.encoder_source not in ('imagenet', 'released'): return None
-    return encoder_start(t.recipe.critic_args.get('backbone', 'resnet34'))[0]
+    "Where the critic's backbone starts: as the generator's encoder did, where it is the same, or from ImageNet."
+    if not critic_knows(t.recipe, t.recipe.encoder_source): return None
+    arch = critic_backbone(t.recipe)
+    return first_state(t) if arch == backbone(t.recipe) else _as_begun(t, arch)
 
-# %% ../nbs/12_stages.ipynb #07361348
+# %% ../nbs/12_stages.ipynb #40220aa3
 def measure(
     net, # Generator
     dl, # Loader of validation photos
@@ -175,7 +187,7 @@ def _checkpoint(t, cycle, learn, number, dl):
     result,shown = measure(gen, dl)
     if rank() == 0: _keep(folder, number, gen, result, shown, learn.turns.memory)
     together()
-    rows = read_table(folder/'log.csv')
+    rows = [r for r in gan_log(t.run, cycle) if int(r['checkpoint']) <= number]  # after a crash the file may know more
     if number > 1 and all(float(r['colour_ratio']) < .1 for r in rows[-2:]):
         warnings.warn(f"The generator's colours have collapsed to a tenth of the real ones at checkpoint {number}; see {folder}.")
     return rows
@@ -190,12 +202,19 @@ def _keep(folder, number, gen, result, shown, turns):
     print(f"gan {number}  psnr {result['psnr']:.2f}  colour_ratio {result['colour_ratio']:.3f}  ab_distance {result['ab_distance']:.4f}  "
           f"critic_loss {turns['loss']:.3f}  turns {turns['n_critic']}c/{turns['n_generator']}g", flush=True)
 
+def gan_log(
+    run:Run, # Run folder
+    cycle:int=1, # Which round of stages 2 to 4
+)->list[dict]: # Rows of `gan/log.csv`, in the order of checkpoints
+    "What was measured at the checkpoints."
+    return sorted(read_table(run/cycle_file(cycle, 'gan')/'log.csv'), key=lambda r: int(r['checkpoint']))
+
 def pick_checkpoint(
     run:Run, # A run whose `gan/log.csv` exists
     cycle:int=1, # Which round of stages 2 to 4
 )->dict: # The row of the log that the rule picks
     "Replay the inflection-point rule on the saved log. Raises `UserError` when there is none."
-    rows = read_table(run/cycle_file(cycle, 'gan')/'log.csv')
+    rows = gan_log(run, cycle)
     if not rows: raise UserError(f"{run.path} has no gan/log.csv yet: run train-gan first.")
     return pick(rows, float(rows[0]['psnr']))
 

@@ -7,6 +7,7 @@ from test_cli import fails, run
 from test_stages import shrunk
 
 from deoldify_lite.compare import compare
+from deoldify_lite.core import UserError
 from deoldify_lite.evaluate import evaluate
 from deoldify_lite.recipe import recipes
 
@@ -35,6 +36,12 @@ def test_compare_trains_measures_and_goes_on(photos, tmp_path, monkeypatch):
     stamps = {f: f.stat().st_mtime_ns for f in tmp_path.rglob('*') if f.is_file() and f.name != 'comparison.md'}
     again = compare(str(photos), [str(photos/'0'), str(photos/'1')], tmp_path/'out', tmp_path/'runs', names, 64, 'cpu')
     assert again.read_text() == text + '## What we see\n\nColours.\n' and stamps == {f: f.stat().st_mtime_ns for f in stamps}
+
+
+def test_a_recipe_that_is_none_is_said_before_the_work(photos, tmp_path):
+    with pytest.raises(UserError, match="Unknown recipe 'unet-l3'"):
+        compare(str(photos), [str(photos)], tmp_path, tmp_path/'runs', ('unet-l1', 'unet-l3'), device='cpu')
+    assert not (tmp_path/'runs').exists()
 
 
 def test_evaluate_refuses_what_it_cannot_measure(photos, tmp_path):

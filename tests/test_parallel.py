@@ -18,6 +18,7 @@ torch.Tensor.float = lambda self: self                           # stay in float
 torch.manual_seed(rank)                                          # each starts with other weights
 net = generators['unet']('resnet18', norm='batch', width=.25)
 if rank == 0: torch.manual_seed(0); net = generators['unet']('resnet18', norm='batch', width=.25)
+net.mean = nn.BatchNorm1d(3)
 torch.manual_seed(1)
 x, y = torch.randn(4, 1, 64, 64).expand(-1, 3, -1, -1), torch.randn(4, 3, 64, 64)
 class Learn: model, training = net, True
@@ -27,12 +28,13 @@ if world > 1:
     cb.learn = Learn
     cb.before_fit()
 net.train()
-loss = (net(x[rank::world]) - y[rank::world]).square().mean()
+out = net(x[rank::world])
+loss = (out - y[rank::world]).square().mean() + net.mean(out.mean((2, 3))).pow(3).mean()
 loss.backward()
 if world > 1: cb.before_step()
 grads = {n: p.grad.flatten() for n, p in net.named_parameters()}
 if world > 1: cb.after_fit()
-assert type(net.network.bn) is nn.BatchNorm2d
+assert type(net.network.bn) is nn.BatchNorm2d and type(net.mean) is nn.BatchNorm1d
 torch.save((grads, net.state_dict()), sys.argv[1])
 '''
 

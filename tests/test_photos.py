@@ -230,6 +230,16 @@ def test_samples_are_copied_once_by_many(tmp_path):
     says('set XDG_CACHE_HOME', sample_photos, tmp_path/'file'/'sample')
 
 
+def test_folders_are_classes_and_splits_are_not(real, tmp_path):
+    for i, place in enumerate(('train/cat', 'train/dog', 'val/cat', 'val/dog')):
+        (tmp_path/'a'/place).mkdir(parents=True)
+        real[i].save(tmp_path/'a'/place/'1.png')
+    a = scan(tmp_path/'a', valid_pct=0, progress=False)
+    assert a.classes() == ['cat', 'dog'] and sorted(a.labels('train')) == [0, 0, 1, 1]
+    (tmp_path/'a'/'val').rename(tmp_path/'a'/'boat')                 # 'train' may be a class, beside 'boat'
+    assert scan(tmp_path/'a', valid_pct=0, progress=False).classes() == ['boat', 'train']
+
+
 def test_names_of_data(tmp_path, monkeypatch):
     assert find_data(tmp_path) == tmp_path and find_data('sample') == sample_photos()
     monkeypatch.setenv('HOME', str(tmp_path))
@@ -240,6 +250,7 @@ def test_names_of_data(tmp_path, monkeypatch):
     says('neither', find_data, 'mdl')                                # a name among fastai's URLs, but of no data set
     says('neither', find_data, 'imagenete')
     says('There is no folder', find_data, tmp_path/'none')
+    says('Name a folder', find_data, '')                             # an empty DATA= is not the folder one is in
 
     def fail(*args, **kwargs): raise ConnectionError
     monkeypatch.setattr('fastai.data.external.untar_data', fail)

@@ -14,7 +14,7 @@ from PIL import Image
 
 import deoldify_lite.stages as stages
 from deoldify_lite.colorizer import Colorizer
-from deoldify_lite.core import Run, UserError, read_table
+from deoldify_lite.core import Run, UserError, read_table, record
 from deoldify_lite.learner import Resume
 from deoldify_lite.metrics import pick
 from deoldify_lite.recipe import Fit, from_json, recipes
@@ -101,6 +101,33 @@ def test_gan_log_and_pick(finished):
     assert best == pick(rows, float(rows[0]['psnr']))
     assert equal(weights(finished), weights(finished, f"gan/{int(best['checkpoint']):03}.pth"))
     assert equal(weights(finished, 'gan/000.pth'), weights(finished, 'gen_048.pth'))
+
+
+def test_the_log_is_in_order_whatever_happened(finished, tmp_path):
+    run = Run(str(tmp_path/'run'))
+    for number in (0, 1, 3, 2): record(run/'gan'/'log.csv', dict(checkpoint=number), dict(psnr=20. - number, ab_distance=.5))
+    assert [r['checkpoint'] for r in stages.gan_log(run)] == ['0', '1', '2', '3']
+    assert stages.pick_checkpoint(run)['checkpoint'] == '0'
+
+
+def test_a_gan_that_stops_early_is_in_the_history(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, 'stale', lambda rows, *args: len(rows) > 1)
+    t = start(tmp_path, photos)
+    stages.train_gan(t)
+    rows = [r for r in read_table(t.run/'history.csv') if r['step'] == 'gan']
+    assert 0 < sum(int(r['seen']) for r in rows) < t.recipe.gan.seen and not rows[-1]['psnr']
+    write_report(t)
+
+
+def test_two_processes_share_the_generations(finished, photos, tmp_path, monkeypatch):
+    shutil.copytree(finished.run.path, tmp_path/'run')
+    shutil.rmtree(tmp_path/'run'/'generated')
+    (tmp_path/'run'/'generated.csv').unlink()
+    monkeypatch.setattr(stages, 'world', lambda: 2)
+    for rank in (1, 0):                                           # one after the other: the worst of races
+        monkeypatch.setattr(stages, 'rank', lambda: rank)
+        rows = stages.save_generations(start(tmp_path, recipe=None))
+    assert rows and all((tmp_path/'run'/r['generated']).exists() for r in rows)
 
 
 def test_nothing_finished_is_done_twice(finished, photos):
@@ -300,6 +327,24 @@ def test_finetune_starts_from_a_finished_generator(finished, photos, tmp_path, g
     says("has no critic", stages.save_generations, t)
     assert stages.export(start(tmp_path, recipe=None)) == out         # and going on needs no options
     says("was started with another recipe (start:", lambda: start(tmp_path, photos, 'finetune', start='elsewhere.safetensors'))
+
+
+def test_the_critic_starts_as_the_encoder_did(finished, photos, tmp_path, monkeypatch):
+    rates = (Fit(48, 2, 8, 1e-3, 1e-4, spread=100.),)
+    for backbone, knows in (('resnet18', True), ('resnet34', False)):
+        monkeypatch.setitem(recipes, 'tiny', replace(recipes['tiny'], start='released', critic='resnet', critic_args=dict(backbone=backbone), critic_fits=rates))
+        t = start(tmp_path/backbone, photos, start=str(finished.run/'generator.safetensors'))
+        assert (t.recipe.critic_fits[0].lr, t.recipe.critic_fits[0].spread) == ((1e-3, 100.) if knows else (1e-4, 1.))
+        state = stages.critic_start(t)
+        if not knows: assert state is None
+        else: assert equal(state, {k.removeprefix('network.encoder.'): v for k, v in weights(t, 'start.pth').items() if '.encoder.' in k}) and len(state) > 50
+    lost = replace(t, recipe=replace(t.recipe, encoder_source='imagenet'))
+    says("was started with encoder weights from 'imagenet' and now they are from 'random'", stages.first_state, lost)
+
+
+def test_finetune_keeps_the_kind_of_input(finished, photos, tmp_path, gentle):
+    says("learned from 'grey'", lambda: start(tmp_path, photos, 'finetune', start=str(finished.run/'generator.safetensors'), input='sketch'))
+    says('has no stage 1', lambda: start(tmp_path, photos, 'pix2pix', sizes=[64]))
 
 
 def test_finetune_without_a_start(photos, tmp_path, gentle, monkeypatch):

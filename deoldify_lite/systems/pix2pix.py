@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['LAB', 'PixUnet', 'pix2pix_generator', 'to_lab', 'LabPatchCritic', 'DCGANCritic']
 
-# %% ../../nbs/07d_pix2pix.ipynb #03e45490
+# %% ../../nbs/07d_pix2pix.ipynb #bbad91df
 import torch
 from torch import nn
-from ..color import denormalize, make_target
+from ..color import denormalize, exact, make_target
 from ..critic import PatchCritic, critics
 from ..generator import Generator, as_plain, fit_size, generators
 
@@ -49,9 +49,10 @@ def pix2pix_generator(
     target = make_target('ab', whole)
     return Generator(PixUnet(target.n_out, depth, nf), target)
 
-# %% ../../nbs/07d_pix2pix.ipynb #15d5c316
+# %% ../../nbs/07d_pix2pix.ipynb #668a37c4
 LAB = (100., 110., 110.) # what L, a and b are divided by
 
+@exact
 def to_lab(
     x:torch.Tensor, # (B, 3, H, W) normalised RGB
 )->torch.Tensor: # (B, 3, H, W) Lab, about -1 … 1
