@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Precision', 'adamw', 'spread_lrs', 'Parallel', 'generator_learner', 'class_learner', 'critic_learner', 'Resume',
-           'StopOnBadLoss', 'Log', 'Every', 'Progress', 'GanModel', 'GanLoss', 'Turns', 'gan_learner', 'gan_lrs']
+           'StopOnBadLoss', 'Log', 'Every', 'Progress', 'GanModel', 'GanLoss', 'Turns', 'Average', 'gan_learner',
+           'gan_lrs']
 
 # %% ../nbs/08_learner.ipynb #e146ff16
 import math, time
@@ -316,7 +317,21 @@ class Turns(Callback):
             m.update(loss=self.smooth * m['loss'] + (1 - self.smooth) * self.loss.item(), row=m['row'] + 1)
             if m['loss'] < self.thresh or m['row'] >= self.max_critic: m['turn'] = 'generator'
 
-# %% ../nbs/08_learner.ipynb #44ac6d84
+# %% ../nbs/08_learner.ipynb #f8b0ebe7
+class Average(Callback):
+    "The generator's weights, averaged over its last steps: joint training is restless, and the average is better than its moments."
+    order,run_valid = 82,False # behind the step, before `Every` (85) asks for it and `Resume` (90) saves it
+    def __init__(self,
+        steps:int, # Generator steps that it looks back on, exponentially
+    ): self.steps,self.memory = steps,{}                         # `memory`: goes into the checkpoint
+    def before_fit(self): self.memory.update({k: v.clone() for k,v in self.model.generator.state_dict().items()})
+    @torch.no_grad()
+    def after_batch(self):
+        if self.model.turn == 'critic': return
+        for k,v in self.model.generator.state_dict().items():
+            if v.is_floating_point(): self.memory[k].lerp_(v, 1 / self.steps)
+            else: self.memory[k].copy_(v)
+
 def gan_learner(
     dls, # Loaders of (grey, colour)
     generator:nn.Module, # From stage 1

@@ -11,7 +11,7 @@ __all__ = ['MAX_ROUNDS', 'MEASURES', 'BATCHES', 'recipes', 'IMAGENET', 'deoldify
 from dataclasses import asdict, dataclass, field, replace
 from .core import Registry, UserError
 
-# %% ../nbs/10_recipe.ipynb #b1438902
+# %% ../nbs/10_recipe.ipynb #18f57f55
 @dataclass(frozen=True)
 class Fit:
     "One call of `fit`: how large, how long, how fast."
@@ -42,6 +42,7 @@ class Gan:
     adversarial:float=1. # Weight of the critic's opinion (DeOldify's weights_gen)
     content:float=1.5 # Weight of stage 1's loss beside it (DeOldify's weights_gen)
     patience:int=8 # Checkpoints without a better pick before it stops
+    average:int=0 # Generator steps that the kept weights are averaged over, exponentially; 0 for the weights of the moment
     plateau:int=0 # Checkpoints without a better PSNR before all rates fall to a tenth (Zhou and Zhou 2019); 0 for never
     epochs:int=0 # Set by `resolve`
     photos:int=0 # Set by `resolve`
@@ -149,7 +150,7 @@ def differences(
     short = lambda o: f'{len(o)} fits' if listy(o) and o and isinstance(o[0], dict) else f'{o}'
     return [] if old == new else [f'{at}: {short(old)} -> {short(new)}']
 
-# %% ../nbs/10_recipe.ipynb #80d7b3a1
+# %% ../nbs/10_recipe.ipynb #a767eeea
 recipes = Registry('recipe')
 def _register(recipe): return recipes(recipe.name)(recipe)
 IMAGENET = 1_281_167 # photos in ImageNet's training set: DeOldify's 'one epoch'
@@ -164,7 +165,7 @@ deoldify = _register(Recipe('deoldify',
     critic_fits=(
         Fit(128, 64, 120_000, 1e-3, 1e-3, spread=100., frozen=True),  # 6 epochs of 20,000 generations, lr 1e-3
         Fit(192, 16, 80_000, 1e-4, 1e-4, spread=100.)),               # 4 epochs at the GAN's size, lr 1e-4
-    gan=Gan(192, 9, 38_000, 30)))                                     # 3 % of ImageNet, a checkpoint each 0.1 %
+    gan=Gan(192, 9, 38_000, 30, average=50)))                         # 3 % of ImageNet, a checkpoint each 0.1 %; averaged: measured better, see models/EXPERIMENTS.md
 
 cpu = _register(replace(deoldify, name='deoldify-cpu',
     generator_args=dict(backbone='resnet18'),                         # half as many photos again in an hour as ResNet-34
@@ -175,14 +176,15 @@ cpu = _register(replace(deoldify, name='deoldify-cpu',
         Fit(224, 8, 120, 5e-5, 5e-5)),                                # the same
     critic_args=dict(backbone='resnet18'),                            # tells them apart as well from so few photos
     critic_fits=(Fit(96, 16, 6_000, 1e-3, 5e-4, spread=100.),),
-    gan=Gan(96, 16, 4_800, 12, lr=1e-4, spread=1., adversarial=.02, content=1.), # pixel loss is a tenth of DeOldify's: so is the critic's weight
+    gan=Gan(96, 16, 4_800, 12, lr=1e-4, spread=1., adversarial=.02, content=1., average=50), # pixel loss is a tenth of DeOldify's: so is the critic's weight
     critic_photos=2_000, valid_photos=128))
 
 release = _register(replace(cpu, name='release', start='scenes',       # the released weights: 'scenes' first, then this as often as it helps, each from the last
     even=True,                                                        # a thousand photos of people and things count as much as twenty thousand scenes
     pretrain=(Fit(64, 16, 24_000, 6e-4, 6e-4, spread=1.),             # two thirds of the first rate: a warm restart
         Fit(128, 8, 1_600, 2e-4, 2e-4, spread=1.),
-        Fit(192, 8, 160, 5e-5, 5e-5, spread=1.))))
+        Fit(192, 8, 160, 5e-5, 5e-5, spread=1.)),
+    critic_fits=(), gan=None))                                        # after 'scenes' the GAN bought less colour for its PSNR than a factor on the chroma
 
 finetune = _register(replace(cpu, name='finetune', start='released',
     pretrain=(Fit(96, 8, 2_400, 1e-4, 1e-4, spread=10.),),            # a tenth of the rate that it was trained with, less where it knows most
@@ -191,7 +193,7 @@ finetune = _register(replace(cpu, name='finetune', start='released',
 demo = _register(replace(cpu, name='demo',
     pretrain=(Fit(64, 4, 240, 1e-3, 1e-3), Fit(96, 4, 80, 5e-4, 5e-4)),
     critic_fits=(Fit(64, 4, 160, 1e-3, 3e-4, spread=10.),),
-    gan=Gan(64, 4, 160, 5, lr=1e-4, spread=1., adversarial=.02, content=1.),
+    gan=Gan(64, 4, 160, 5, lr=1e-4, spread=1., adversarial=.02, content=1., average=5),
     valid_pct=.2, critic_target=.6))
 
 # %% ../nbs/10_recipe.ipynb #784989bb

@@ -7,8 +7,8 @@ __all__ = ['pretrain_encoder', 'first_state', 'gen_names', 'pretrain_generator',
            'colorize_batch', 'pretrain_critic', 'critic_start', 'measure', 'gan_log', 'pick_checkpoint', 'train_gan',
            'export']
 
-# %% ../nbs/12_stages.ipynb #5c1d3df9
-import warnings
+# %% ../nbs/12_stages.ipynb #76bba84a
+import copy, warnings
 from functools import partial
 from pathlib import Path
 import numpy as np, torch
@@ -22,7 +22,7 @@ from .critic import critics
 from .data import GreyToClass, critic_dls, decode, stored_side
 from .export import encoder_start, save_generator
 from .generator import as_plain, load_state, load_weights, native_bf16
-from .learner import Every, Turns, class_learner, critic_learner, gan_learner, gan_lrs, generator_learner, spread_lrs
+from .learner import Average, Every, Turns, class_learner, critic_learner, gan_learner, gan_lrs, generator_learner, spread_lrs
 from .metrics import contact_sheet, pick, plateau, stale
 from .pickled import export_learner
 from .recipe import to_json
@@ -164,7 +164,7 @@ def critic_start(t):
     arch = critic_backbone(t.recipe)
     return first_state(t) if arch == backbone(t.recipe) else _as_begun(t, arch)
 
-# %% ../nbs/12_stages.ipynb #40220aa3
+# %% ../nbs/12_stages.ipynb #56e8f821
 def measure(
     net, # Generator
     dl, # Loader of validation photos
@@ -181,9 +181,9 @@ def measure(
     net.train(mode)
     return tally.result(),shown
 
-def _checkpoint(t, cycle, learn, number, dl):
-    "Number, weights, preview and a row in the log."
-    folder,gen = t.run/cycle_file(cycle, 'gan'),learn.model.generator
+def _checkpoint(t, cycle, learn, gen, number, dl):
+    "Number, weights of `gen`, preview and a row in the log."
+    folder = t.run/cycle_file(cycle, 'gan')
     result,shown = measure(gen, dl)
     if rank() == 0: _keep(folder, number, gen, result, shown, learn.turns.memory)
     together()
@@ -232,12 +232,15 @@ def train_gan(
     turns = Turns(gan.critic_thresh, gan.max_critic)
     learn = gan_learner(dls, generator, critic, t.content, turns, gan.adversarial, gan.content, gan.betas)
     every = max(1, len(dls.train) * gan.epochs // gan.checkpoints)
+    average = [Average(gan.average)] if gan.average else []
+    kept = copy.deepcopy(generator) if average else generator
     def _at_checkpoint(number):
-        rows = _checkpoint(t, cycle, learn, number, dls.valid)
+        for a in average: kept.load_state_dict(a.memory)
+        rows = _checkpoint(t, cycle, learn, kept, number, dls.valid)
         if gan.plateau and plateau(rows, gan.plateau): learn.opt.set_hyper('lr', [h['lr'] / 10 for h in learn.opt.hypers])
         if stale(rows, float(rows[0]['psnr']), gan.patience): raise CancelFitException
     fit_step(t, learn, step, gan, gan_lrs(generator, critic, gan.lr, gan.spread, gan.critic_mult), OnScale, one_cycle=False,
-         cbs=[Every(every, _at_checkpoint)])
+         cbs=[*average, Every(every, _at_checkpoint)])
     best = pick_checkpoint(t.run, cycle)
     load_weights(generator, load_state(t.run/step/f"{int(best['checkpoint']):03}.pth"), t.run/step)
     save_weights(t, generator, name, step)

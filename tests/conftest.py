@@ -14,7 +14,7 @@ warnings.filterwarnings('ignore', message='No ImageNet weights')
 UNET = dict(backbone='resnet18', norm='batch', width=.25)
 TINY = replace(recipes['demo'], name='tiny', generator_args=UNET, loss='pixel', checkpoint_seconds=0., valid_pct=.2, critic_target=0.,
                pretrain=(Fit(32, 2, 16, 1e-3, 1e-3), Fit(48, 2, 16, 5e-4, 5e-4)), critic='patch', critic_args=dict(nf=8, n_layers=2),
-               critic_fits=(Fit(48, 2, 16, 1e-3, 1e-3),), gan=Gan(48, 2, 24, 3, lr=1e-3, spread=1., max_critic=2))
+               critic_fits=(Fit(48, 2, 16, 1e-3, 1e-3),), gan=Gan(48, 2, 24, 3, lr=1e-3, spread=1., max_critic=2, average=3))
 recipes.setdefault('tiny', TINY)
 # for two processes: batches large enough that batch norm is no lottery, rates small enough that rounding stays rounding
 recipes.setdefault('pair', replace(TINY, name='pair', checkpoint_seconds=60., pretrain=(Fit(64, 8, 64, 1e-4, 1e-4),),
