@@ -150,7 +150,7 @@ def differences(
     short = lambda o: f'{len(o)} fits' if listy(o) and o and isinstance(o[0], dict) else f'{o}'
     return [] if old == new else [f'{at}: {short(old)} -> {short(new)}']
 
-# %% ../nbs/10_recipe.ipynb #a767eeea
+# %% ../nbs/10_recipe.ipynb #19f5098f
 recipes = Registry('recipe')
 def _register(recipe): return recipes(recipe.name)(recipe)
 IMAGENET = 1_281_167 # photos in ImageNet's training set: DeOldify's 'one epoch'
@@ -165,7 +165,7 @@ deoldify = _register(Recipe('deoldify',
     critic_fits=(
         Fit(128, 64, 120_000, 1e-3, 1e-3, spread=100., frozen=True),  # 6 epochs of 20,000 generations, lr 1e-3
         Fit(192, 16, 80_000, 1e-4, 1e-4, spread=100.)),               # 4 epochs at the GAN's size, lr 1e-4
-    gan=Gan(192, 9, 38_000, 30, average=50)))                         # 3 % of ImageNet, a checkpoint each 0.1 %; averaged: measured better, see models/EXPERIMENTS.md
+    gan=Gan(192, 9, 38_000, 30, average=50)))                         # 3 % of ImageNet, a checkpoint each 0.1 %; averaged: see models/EXPERIMENTS.md
 
 cpu = _register(replace(deoldify, name='deoldify-cpu',
     generator_args=dict(backbone='resnet18'),                         # half as many photos again in an hour as ResNet-34
