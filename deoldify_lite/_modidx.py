@@ -265,6 +265,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'deoldify_lite.files._tags': ('files.html#_tags', 'deoldify_lite/files.py'),
                                      'deoldify_lite.files._tiff16': ('files.html#_tiff16', 'deoldify_lite/files.py'),
                                      'deoldify_lite.files._to_srgb': ('files.html#_to_srgb', 'deoldify_lite/files.py'),
+                                     'deoldify_lite.files._too_many': ('files.html#_too_many', 'deoldify_lite/files.py'),
                                      'deoldify_lite.files._with_software': ('files.html#_with_software', 'deoldify_lite/files.py'),
                                      'deoldify_lite.files.can_write': ('files.html#can_write', 'deoldify_lite/files.py'),
                                      'deoldify_lite.files.check_name': ('files.html#check_name', 'deoldify_lite/files.py'),

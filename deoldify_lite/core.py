@@ -21,11 +21,11 @@ class UserError(Exception):
     def __init__(self, sentence): super().__init__(sentence); self.sentence = sentence
     def __str__(self): return self.sentence # fastai's callbacks rewrite `args`; the sentence stays
 
-# %% ../nbs/00_core.ipynb #299014cd
+# %% ../nbs/00_core.ipynb #1755a355
 MEAN,STD = (0.485, 0.456, 0.406),(0.229, 0.224, 0.225) # of ImageNet's training photos, per channel in [0, 1] (as in fastai and torchvision)
 LUMA = (0.299, 0.587, 0.114) # weights of R, G, B in luma: ITU-R BT.601, section 2.5.1
-# formats that Pillow opens but that hold no photo (film, drawings, weather and other data), or that start another program (EPS)
-NO_PHOTOS = {'BUFR', 'EPS', 'GRIB', 'HDF5', 'MPEG', 'WMF'}
+# formats that Pillow opens but that hold no photo (film, drawings, icons, weather and other data), or that start another program (EPS, and IPTC, which may hold one)
+NO_PHOTOS = {'BUFR', 'CUR', 'EPS', 'GRIB', 'HDF5', 'ICNS', 'ICO', 'IPTC', 'MPEG', 'WMF'}
 def photo_suffixes()->set[str]: # '.jpg', '.png', …
     "How the names of photo files end."
     from PIL import Image

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, ImageSequence
 from .core import NO_PHOTOS, UserError, atomic
 
-# %% ../nbs/12c_files.ipynb #962805ce
+# %% ../nbs/12c_files.ipynb #a832fa51
 MAX_PIXELS = 200_000_000 # a scan of 12 x 18 inches at 1,000 dpi; more is refused unless asked for
 SOFTWARE,ORIENTATION = 0x0131,0x0112 # EXIF tags
 # TIFF tags that say how the old file was laid out, what its numbers mean, or what lies beside the photo: Pillow writes its own
@@ -92,6 +92,7 @@ def read_photo(
     name = 'The upload' if isinstance(path, io.BytesIO) else path
     try:
         with _open(path, max_pixels) as im:
+            if im.width * im.height > max_pixels: raise _too_many(name, max_pixels)
             if im.format == 'TIFF': return _pages(im, name, max_pixels)
             if getattr(im, 'n_frames', 1) > 1 and im.format not in ('MPO', 'PSD'): raise UserError(f"{name} is an animation: use deoldify-lite video.")
             return [read_page(im, name)]
@@ -99,23 +100,26 @@ def read_photo(
     except FileNotFoundError: raise UserError(f"There is no file {name}.") from None
     except IsADirectoryError: raise UserError(f"{name} is a folder, not a photo.") from None
     except PermissionError: raise UserError(f"No permission to read {name}.") from None
-    except Image.DecompressionBombError: raise UserError(f"{name} has more than {max_pixels:,} pixels: make it smaller, or raise --max-pixels.") from None
+    except Image.DecompressionBombError: raise _too_many(name, max_pixels) from None
     except Exception as e: raise UserError(f"{name} cannot be read as a photo ({type(e).__name__}): is it an image, and whole?") from None
+
+def _too_many(name, max_pixels, pages=1):
+    return UserError(f"{name} has {f'{pages} pages with ' if pages > 1 else ''}more than {max_pixels:,} pixels: make it smaller, or raise --max-pixels.")
 
 def _pages(im, name, max_pixels):
     "All pages of a TIFF, which may differ in size."
     pages,room = [],max_pixels
     for frame in ImageSequence.Iterator(im):
         room -= frame.width * frame.height
-        if room < 0: raise UserError(f"{name} has {im.n_frames} pages with more than {max_pixels:,} pixels together: split it.")
+        if room < 0: raise _too_many(name, max_pixels, im.n_frames)
         pages.append(read_page(frame, name))
     return pages
 
 def _open(path, max_pixels):
-    "Pillow's `open`, with its limit on size, which it asks of every picture inside of a file too, set to ours. Formats that start other programs stay closed."
+    "Pillow's `open`; its limit on size, which is one for the whole process, makes room for ours. Formats that start other programs stay closed."
     try: import pillow_heif; pillow_heif.register_heif_opener()     # noqa: E702
     except ImportError: pass
-    Image.MAX_IMAGE_PIXELS = max_pixels // 2                         # Pillow warns there, and refuses above twice as many
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels) # it warns there, and refuses above twice as many
     Image.init()
     return Image.open(path, formats=[f for f in Image.OPEN if f not in NO_PHOTOS])
 
