@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['targets', 'GRID', 'NEIGHBOURS', 'SIGMA', 'SCALE', 'INK', 'PALE', 'inputs', 'normalize', 'denormalize', 'luma',
            'to_grey', 'join_luma', 'fit_gamut', 'exact', 'rgb_to_ab', 'RGBTarget', 'ABTarget', 'ab_bins', 'nearest_bin',
-           'BinTarget', 'to_lines', 'WholeTarget', 'Vivid', 'make_target']
+           'BinTarget', 'to_lines', 'given', 'WholeTarget', 'Vivid', 'make_target']
 
 # %% ../nbs/01_color.ipynb #310a6d5f
 from functools import cache, wraps
@@ -173,7 +173,7 @@ class BinTarget(ABTarget):
         likely = torch.softmax(pred.float() / self.temperature, 1)
         return super().decode(torch.einsum('bqhw,qc->bchw', likely, ab_bins().to(pred.device) / 110), x)
 
-# %% ../nbs/01_color.ipynb #96d8ff27
+# %% ../nbs/01_color.ipynb #3122b6e5
 SCALE,INK,PALE = 1.6, 60., .01 # ratio of the two blurs (Marr and Hildreth 1980), sharpness of the threshold, what is too faint for a line
 
 def _blur(x, sigma):
@@ -192,6 +192,14 @@ def to_lines(
     return (1 + torch.tanh(INK * (edge + PALE).clamp(max=0))).expand_as(rgb)
 
 inputs = dict(grey=to_grey, sketch=to_lines) # what a generator may be given
+
+def given(
+    photo, # (H, W, 3) uint8 array
+    input:str='grey', # Name in `inputs`
+): # (H, W) uint8 array
+    "What a generator is given of a photo, to be looked at or to be colorized."
+    x = inputs[input](torch.tensor(photo).permute(2, 0, 1)[None] / 255)[0,0]
+    return (x * 255).round().byte().numpy()
 
 # %% ../nbs/01_color.ipynb #3309cba6
 class WholeTarget:

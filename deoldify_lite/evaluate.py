@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'PROTOCOL', 'chroma_of', 'Contender', 'contenders', 'measure_models', 'table', 'evaluate']
 
-# %% ../nbs/13e_evaluate.ipynb #8da9877f
+# %% ../nbs/13e_evaluate.ipynb #958cb235
 import hashlib, json, re, time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np, torch
 from PIL import Image
 from tqdm.auto import tqdm
-from .color import to_lines
+from .color import given
 from .colorizer import BATCH, join, open_models
 from .core import LUMA, atomic, markdown
 from .measures import FullTally, learned_metrics
 from .metrics import contact_sheet
 from .photos import find_data, load_photo, scan, square
 
-# %% ../nbs/13e_evaluate.ipynb #ff8a73e1
+# %% ../nbs/13e_evaluate.ipynb #0fd1b3b0
 def chroma_of(
     rgb:np.ndarray, # (H, W, 3) uint8
 )->np.ndarray: # (2, H, W) float32: R - Y and B - Y, for luma in [0, 1]
@@ -36,12 +36,12 @@ class Contender:
     factor:float=1. # What the chroma is multiplied by
     colorizer:object=None # The `Colorizer` behind it
 
-def _lines(luma):
-    "A photo as those see it who learned from drawings."
-    y = torch.from_numpy(luma / np.float32(255)).expand(1, 3, -1, -1)
-    return (to_lines(y)[0,0] * 255).round().byte().numpy()
-
-def _said_by(colorizer): return lambda lumas: colorizer.chromas([_lines(y) for y in lumas] if colorizer.whole else lumas)[0]
+def _said_by(colorizer):
+    "Its chromas of lumas; who learned from drawings is given lines."
+    def said(lumas):
+        if colorizer.whole: lumas = [given(np.repeat(y[...,None], 3, 2), 'sketch') for y in lumas]
+        return colorizer.chromas(lumas)[0]
+    return said
 
 def _constant(chroma): return Contender(lambda lumas: [chroma[:,None,None] * np.ones((2, 1, 1), np.float32)] * len(lumas))
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, ImageSequence
 from .core import NO_PHOTOS, UserError, atomic
 
-# %% ../nbs/12c_files.ipynb #a832fa51
+# %% ../nbs/12c_files.ipynb #bfd56972
 MAX_PIXELS = 200_000_000 # a scan of 12 x 18 inches at 1,000 dpi; more is refused unless asked for
 SOFTWARE,ORIENTATION = 0x0131,0x0112 # EXIF tags
 # TIFF tags that say how the old file was laid out, what its numbers mean, or what lies beside the photo: Pillow writes its own
@@ -65,10 +65,15 @@ def _luma(im, path):
     if not (np.isfinite(y).all() and y.min() >= 0 and y.max() <= 65535.5): raise UserError(f"{path} has more than 16 bits a pixel: save it with 16.")
     return np.rint(y).astype(np.uint16)
 
+def _exif(data):
+    "Tags of bytes, which may be none."
+    tags = Image.Exif()
+    if data: tags.load(data)
+    return tags
+
 def _tags(im):
     "EXIF tags, or a TIFF's own, that still hold."
-    exif = Image.Exif()
-    exif.load(im.getexif().tobytes())                               # a copy: the picture's own is still asked which way is up
+    exif = _exif(im.getexif().tobytes())                            # a copy: the picture's own is still asked which way is up
     for tag in list(exif):
         if tag in LAYOUT | {ORIENTATION} or tag >= PRIVATE: del exif[tag]
     return exif.tobytes() if len(exif) or exif.get_ifd(0x8769) else b''
@@ -123,7 +128,7 @@ def _open(path, max_pixels):
     Image.init()
     return Image.open(path, formats=[f for f in Image.OPEN if f not in NO_PHOTOS])
 
-# %% ../nbs/12c_files.ipynb #4478586b
+# %% ../nbs/12c_files.ipynb #85838c7f
 DEEP = {'.png', '.tif', '.tiff'} # formats with 16-bit colour
 LOSSLESS = dict(PNG=dict(compress_level=3), TIFF=dict(compression='tiff_adobe_deflate'), WEBP=dict(lossless=True, exact=True), JPEG=dict(quality=95, subsampling=0))
 
@@ -169,8 +174,7 @@ EXIF_BYTES = 65_000 # what a JPEG can hold, less its headers
 
 def _with_software(exif, software, most=None):
     "Tags with ours; of more than `most` bytes, the long ones go."
-    tags = Image.Exif()
-    if exif: tags.load(exif)
+    tags = _exif(exif)
     tags[SOFTWARE] = software
     if most and len(tags.tobytes()) > most:
         for tag in [t for t,v in tags.items() if isinstance(v, (str, bytes, tuple)) and len(v) > 1000]: del tags[tag]
@@ -189,7 +193,7 @@ def _png16(page, rgb, software):
     "A PNG of 16 bits a channel (W3C PNG specification, sections 5 and 11)."
     def chunk(kind, data): return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
     h,w,n = *rgb.shape[:2],3 if page.alpha is None else 4
-    pixels = rgb if page.alpha is None else np.dstack([rgb, page.alpha.astype(np.uint16) * 257])
+    pixels = rgb if page.alpha is None else np.dstack([rgb, to16(page.alpha)])
     up = pixels.astype('>u2').view(np.uint8).reshape(h, -1)
     up[1:] = up[1:] - up[:-1]                                       # filter 2: what differs from the row above
     rows = np.concatenate([np.full((h, 1), 2, np.uint8), up], 1)
@@ -207,12 +211,9 @@ def _tiff16(part, pages, colours, software):
     import tifffile
     with tifffile.TiffWriter(part) as tif:
         for page,rgb in zip(pages, colours):
-            tags = Image.Exif()
-            if page.exif: tags.load(page.exif)
-            text = {t: v for t,v in tags.items() if isinstance(v, str) and t != SOFTWARE}
+            text = {t: v for t,v in _exif(page.exif).items() if isinstance(v, str) and t != SOFTWARE}
             more = dict(description=text.pop(DESCRIPTION, None), datetime=text.pop(DATE, None), extratags=[(t, 's', 0, v, True) for t,v in text.items()])
-            if page.alpha is not None: more['extrasamples'] = ['unassalpha']
-            if page.alpha is not None: rgb = np.dstack([rgb, page.alpha.astype(np.uint16) * 257])
+            if page.alpha is not None: rgb,more = np.dstack([rgb, to16(page.alpha)]),more | dict(extrasamples=['unassalpha'])
             if page.dpi: more |= dict(resolution=tuple(map(float, page.dpi)), resolutionunit='INCH')
             tif.write(rgb, photometric='rgb', compression='zlib', iccprofile=page.icc, software=software, metadata=None, **more)
 

@@ -11,7 +11,7 @@ __all__ = ['MAX_ROUNDS', 'MEASURES', 'BATCHES', 'recipes', 'IMAGENET', 'deoldify
 from dataclasses import asdict, dataclass, field, replace
 from .core import Registry, UserError
 
-# %% ../nbs/10_recipe.ipynb #18f57f55
+# %% ../nbs/10_recipe.ipynb #978cea26
 @dataclass(frozen=True)
 class Fit:
     "One call of `fit`: how large, how long, how fast."
@@ -42,7 +42,7 @@ class Gan:
     adversarial:float=1. # Weight of the critic's opinion (DeOldify's weights_gen)
     content:float=1.5 # Weight of stage 1's loss beside it (DeOldify's weights_gen)
     patience:int=8 # Checkpoints without a better pick before it stops
-    average:int=0 # Generator steps that the kept weights are averaged over, exponentially; 0 for the weights of the moment
+    average:int=1 # Generator steps that the kept weights are averaged over, exponentially; 1 for the weights of the moment
     plateau:int=0 # Checkpoints without a better PSNR before all rates fall to a tenth (Zhou and Zhou 2019); 0 for never
     epochs:int=0 # Set by `resolve`
     photos:int=0 # Set by `resolve`

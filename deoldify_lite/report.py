@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['FRONTIER', 'generators_of', 'write_report', 'write_card']
 
-# %% ../nbs/12b_report.ipynb #2fc6d1b7
+# %% ../nbs/12b_report.ipynb #badcd5fe
 from pathlib import Path
 import torch
 from PIL import Image
-from .color import Vivid, inputs
+from .color import Vivid, given
 from .core import UserError, atomic, markdown, read_table
 from .data import decode, photo_loader, stored_side
 from .generator import Generator, folded
@@ -18,7 +18,7 @@ from .photos import find_data, scan
 from .stages import colorize_batch, cycle_file, gan_log, gen_names, measure, pick_checkpoint
 from .training import Training
 
-# %% ../nbs/12b_report.ipynb #4e9bb9b3
+# %% ../nbs/12b_report.ipynb #8b57149b
 def _curves(t):
     "The panels of `report.png`: title, rows, x, columns."
     history = read_table(t.run/'history.csv')
@@ -39,16 +39,11 @@ def generators_of(
     files = [['start.pth'] if t.recipe.start else [], [f'{n}.pth' for n in gen_names(t.recipe)], [cycle_file(t.recipe.cycles, 'gan.pth')] if t.recipe.gan else []]
     return {Path(f).stem: f for group in files for f in group}
 
-def _given(photo, input):
-    "What the generator sees of a photo."
-    x = inputs[input](torch.from_numpy(photo).permute(2, 0, 1)[None] / 255)[0,0]
-    return Image.fromarray((x * 255).round().byte().numpy())
-
 def _columns(t, files, side):
     "Photos as they went in, before (where it began with something), after stage 1, after the GAN, and real."
     real,steps = [decode(f, side) for f in files],generators_of(t)
     shown = {'before': steps.get('start'), 'after stage 1': steps[gen_names(t.recipe)[-1]] if t.recipe.pretrain else None, 'after the GAN': steps.get('gan')}
-    columns = dict(input=[_given(p, t.recipe.input) for p in real])
+    columns = dict(input=[Image.fromarray(given(p, t.recipe.input)) for p in real])
     for title,weights in shown.items():
         if weights: columns[title] = [Image.fromarray(p) for p in colorize_batch(folded(t.generator(weights)), real, t.device, t.recipe.input)]
     return columns | dict(real=[Image.fromarray(p) for p in real])

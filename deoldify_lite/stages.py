@@ -164,7 +164,7 @@ def critic_start(t):
     arch = critic_backbone(t.recipe)
     return first_state(t) if arch == backbone(t.recipe) else _as_begun(t, arch)
 
-# %% ../nbs/12_stages.ipynb #56e8f821
+# %% ../nbs/12_stages.ipynb #6fa1e8c5
 def measure(
     net, # Generator
     dl, # Loader of validation photos
@@ -232,15 +232,14 @@ def train_gan(
     turns = Turns(gan.critic_thresh, gan.max_critic)
     learn = gan_learner(dls, generator, critic, t.content, turns, gan.adversarial, gan.content, gan.betas)
     every = max(1, len(dls.train) * gan.epochs // gan.checkpoints)
-    average = [Average(gan.average)] if gan.average else []
-    kept = copy.deepcopy(generator) if average else generator
+    average,kept = Average(gan.average),copy.deepcopy(generator)
     def _at_checkpoint(number):
-        for a in average: kept.load_state_dict(a.memory)
+        kept.load_state_dict(average.memory)
         rows = _checkpoint(t, cycle, learn, kept, number, dls.valid)
         if gan.plateau and plateau(rows, gan.plateau): learn.opt.set_hyper('lr', [h['lr'] / 10 for h in learn.opt.hypers])
         if stale(rows, float(rows[0]['psnr']), gan.patience): raise CancelFitException
     fit_step(t, learn, step, gan, gan_lrs(generator, critic, gan.lr, gan.spread, gan.critic_mult), OnScale, one_cycle=False,
-         cbs=[*average, Every(every, _at_checkpoint)])
+         cbs=[average, Every(every, _at_checkpoint)])
     best = pick_checkpoint(t.run, cycle)
     load_weights(generator, load_state(t.run/step/f"{int(best['checkpoint']):03}.pth"), t.run/step)
     save_weights(t, generator, name, step)

@@ -25,7 +25,7 @@ from .metrics import Tally
 from .photos import Manifest, find_data, scan
 from .recipe import change, differences, from_json, recipes, resolve, to_json
 
-# %% ../nbs/11e_training.ipynb #6cb38b5c
+# %% ../nbs/11e_training.ipynb #9bf35275
 @dataclass
 class Training:
     "A run folder with its recipe and photos."
@@ -91,19 +91,21 @@ class Training:
 
 PRIOR_PHOTOS = 2_000 # photos whose colours are counted, at 64 px: eight million pixels
 
+def _backbone(make, args):
+    known = signature(make).parameters.get('backbone')
+    return known and args.get('backbone', known.default)
+
 def backbone(
     recipe, # A `Recipe`
 )->str|None: # Name in `backbones`
     "The encoder of a recipe's generator; None for networks that have none."
-    known = signature(generators[recipe.generator]).parameters.get('backbone')
-    return known and recipe.generator_args.get('backbone', known.default)
+    return _backbone(generators[recipe.generator], recipe.generator_args)
 
 def critic_backbone(
     recipe, # A `Recipe`
 )->str|None: # Name in `backbones`
     "The backbone of a recipe's critic; None for critics that have none."
-    known = signature(critics[recipe.critic]).parameters.get('backbone')
-    return known and recipe.critic_args.get('backbone', known.default)
+    return _backbone(critics[recipe.critic], recipe.critic_args)
 
 def critic_knows(
     recipe, # A `Recipe`

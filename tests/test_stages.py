@@ -127,6 +127,7 @@ def test_two_processes_share_the_generations(finished, photos, tmp_path, monkeyp
     for rank in (1, 0):                                           # one after the other: the worst of races
         monkeypatch.setattr(stages, 'rank', lambda: rank)
         rows = stages.save_generations(start(tmp_path, recipe=None))
+        if rank: assert sum((tmp_path/'run'/r['generated']).exists() for r in rows) == len(rows) // 2
     assert rows and all((tmp_path/'run'/r['generated']).exists() for r in rows)
 
 
