@@ -70,16 +70,16 @@ def _fit(luma, red, blue):
     scale = fit_scale(y, red, blue, np.iinfo(luma.dtype).max)
     return np.stack([np.rint(y + part * scale) for part in (red, _green(red, blue), blue)], 2).astype(luma.dtype)
 
-# %% ../nbs/13_colorizer.ipynb #06de8d71
+# %% ../nbs/13_colorizer.ipynb #680723fc
 LEAST = 32 # pixels: the smallest square that a U-Net takes
 BATCH = 4 # photos at once: more is no faster on a processor, and takes more memory
 NEED = 6_000 # bytes of memory a pixel of the square: DeOldify's artistic at 560 px, the largest network; a ResNet-34 lite takes half of it
 
-def _on_torch(generator, device):
-    "The network as a function of arrays."
+def _on_torch(net, device):
+    "A folded network as a function of arrays."
     import torch
-    from deoldify_lite.generator import folded, native_bf16
-    net,bf16 = folded(generator).to(device, memory_format=torch.channels_last),native_bf16(device)
+    from deoldify_lite.generator import native_bf16
+    net,bf16 = net.to(device, memory_format=torch.channels_last),native_bf16(device)
     @torch.inference_mode()
     def run(x):
         x = torch.from_numpy(x).to(device, memory_format=torch.channels_last)
@@ -105,6 +105,19 @@ def _heat(generator, temperature, path):
     if not hasattr(target, 'temperature'): raise UserError(f"{path} answers one colour a pixel, not classes: leave the temperature out.")
     target.temperature = temperature
 
+def _trained(path):
+    "The generator in a file that torch reads, and the side that it was trained at."
+    kind = path.suffix.lower()
+    if kind == '.pkl':
+        from deoldify_lite.pickled import load_pickled
+        return load_pickled(path)
+    if kind in ('.pth', '.pt'):
+        from deoldify_lite.deoldify import RENDER_FACTOR, load_deoldify
+        return load_deoldify(path)[0],16 * RENDER_FACTOR
+    from deoldify_lite.export import load_generator
+    generator,header = load_generator(path)
+    return generator,header['size']
+
 class Colorizer:
     "A generator with its inference settings: photo in, colour photo out."
     def __init__(self,
@@ -117,7 +130,10 @@ class Colorizer:
         mark:str='', # Tells these weights from others of the same name
     ):
         self.mark = mark
-        self.generator,self.run = (generator, run) if run else _on_torch(generator, device)
+        if not run:
+            from deoldify_lite.generator import folded
+            generator,run = _on_torch(folded(generator), device)
+        self.generator,self.run = generator,run
         self.size,self.device,self.name,self.whole = size,device,name,whole or getattr(getattr(generator, 'target', None), 'whole', False)
 
     @classmethod
@@ -131,25 +147,16 @@ class Colorizer:
         if path == RELEASED and not path.exists():
             raise UserError(f"There are no released weights in {path.parent}: train a generator, and name its file with --model.")
         mark = f'{path.stat().st_size} {path.stat().st_mtime_ns} {temperature}' if path.exists() else ''
-        kind,name = path.suffix.lower(),path.resolve().parent.name if path.stem == 'generator' else path.stem
-        if kind == '.onnx':
+        name = path.resolve().parent.name if path.stem == 'generator' else path.stem
+        if path.suffix.lower() == '.onnx':
             if temperature: raise UserError(f"The temperature of {path} was fixed when it was written: use the .safetensors.")
             session,run,notes = _on_onnx(path)
             return cls(session, int(notes['size']), 'cpu', name, run, notes.get('whole') == '1', mark)
-        from deoldify_lite.generator import best_device
-        device = best_device(device)
-        if kind == '.pkl':
-            from deoldify_lite.pickled import load_pickled
-            generator,size = load_pickled(path)
-        elif kind in ('.pth', '.pt'):
-            from deoldify_lite.deoldify import RENDER_FACTOR, load_deoldify
-            generator,size = load_deoldify(path)[0],16 * RENDER_FACTOR
-        else:
-            from deoldify_lite.export import load_generator
-            generator,header = load_generator(path)
-            size = header['size']
+        from deoldify_lite.generator import best_device, fold
+        device,(generator,size) = best_device(device),_trained(path)
         if temperature: _heat(generator, temperature, path)
-        return cls(generator, size, device, name, mark=mark)
+        net,run = _on_torch(fold(generator), device)
+        return cls(net, size, device, name, run, mark=mark)
 
     def side(self,
         render_factor:int|None=None, # The network sees a square of 16 times this; the size it was trained at when not given

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from .core import RELEASED, UserError, atomic, keep_apart
 from .generator import Generator, blank, folded, generators, imagenet_encoder, load_weights, without_spectral
 
-# %% ../nbs/11_export.ipynb #7af0a3b7
+# %% ../nbs/11_export.ipynb #25b51352
 FORMAT = 1 # Version of the header; a reader refuses newer ones
 
 def save_generator(
@@ -52,12 +52,12 @@ def load_generator(
     "Build the generator that a file describes, with its weights."
     header = read_header(path)
     with blank(): generator = generators[header['generator']](**header['args'])
-    with safe_open(path, 'pt') as f: state = {k: f.get_tensor(k) for k in f.keys()}
-    load_weights(generator, {k: v.float() if v.is_floating_point() else v for k,v in unpacked(state).items()}, path)
+    with safe_open(path, 'pt') as f: state = {k: f.get_tensor(k).clone() for k in f.keys()} # no views of a file that may change
+    load_weights(generator, {k: v.float() if v.is_floating_point() else v for k,v in unpacked(state).items()}, path, assign=True)
     generator.chroma = header['chroma']
     return generator.eval(),header
 
-# %% ../nbs/11_export.ipynb #75efb4cb
+# %% ../nbs/11_export.ipynb #f6552c5e
 SMALL = 4096 # Weights with fewer numbers than this are left as they are: they would save nothing
 
 def packed(
@@ -78,7 +78,7 @@ def unpacked(
     "Bytes back into floats."
     def _float(k, v):
         scale = state.get(f'{k}.scale')
-        return v if scale is None else v.float() * scale.view(-1, *[1] * (v.ndim - 1))
+        return v if scale is None else v * scale.view(-1, *[1] * (v.ndim - 1))
     return {k: _float(k, v) for k,v in state.items() if not k.endswith('.scale')}
 
 def pack(

@@ -6,7 +6,7 @@
 __all__ = ['backbones', 'STAGES', 'generators', 'PAIRS', 'ResBlock', 'encoder', 'imagenet_weights', 'encoder_state',
            'imagenet_encoder', 'conv_layer', 'icnr_', 'Upsample', 'SelfAttention', 'fit_size', 'UnetBlock',
            'DynamicUnet', 'stage_widths', 'Generator', 'as_plain', 'unet_generator', 'generator_groups', 'blank',
-           'load_state', 'load_weights', 'without_spectral', 'folded', 'best_device', 'native_bf16']
+           'load_state', 'load_weights', 'without_spectral', 'fold', 'folded', 'best_device', 'native_bf16']
 
 # %% ../nbs/04_generator.ipynb #b645da8a
 import copy, warnings
@@ -161,7 +161,7 @@ class SelfAttention(nn.Module):
         seen = F.scaled_dot_product_attention(k, q, v, scale=1.) # SAGAN's softmax runs over the queries and has no scale
         return self.gamma * seen.squeeze(1).transpose(1, 2).reshape(x.shape) + x
 
-# %% ../nbs/04_generator.ipynb #5b391fbf
+# %% ../nbs/04_generator.ipynb #d4d5eb9a
 def fit_size(
     x:Tensor, # (B, C, h, w)
     like:Tensor, # (B, …, H, W)
@@ -199,7 +199,7 @@ def _block_widths(decoder, width, ni, skip, last):
 class DynamicUnet(nn.Module):
     "A U-Net around any `encoder`, with DeOldify's decoders; answers at the size of its input, from 32 x 32 up."
     def __init__(self,
-        encoder:nn.ModuleList, # Five stages, see `encoder_stages`
+        encoder:nn.ModuleList, # Five stages, see `encoder`
         n_out:int=3, # Channels out
         y_range:tuple=(-3., 3.), # Range of the answer (a scaled sigmoid)
         decoder:str='deep', # 'deep': two convolutions a block; 'wide': one, of constant width
@@ -299,7 +299,7 @@ def blank():
     finally:
         for n,f in real.items(): setattr(nn.init, n, f)
 
-# %% ../nbs/04_generator.ipynb #39bd8c69
+# %% ../nbs/04_generator.ipynb #bb41c89c
 def load_state(
     path:Path, # A file of `torch.save`
     device='cpu', # Where tensors go
@@ -313,15 +313,16 @@ def load_weights(
     model:nn.Module, # Network
     state:dict, # Its weights
     path:Path, # Where they are from, for the message
+    assign:bool=False, # Take the tensors themselves, not copies: for a network that nothing refers to yet
 ):
     "Load weights, all of them. Raises `UserError` when they belong to another architecture."
     own = model.state_dict()
     bad = [k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape]
     if bad: raise UserError(f"{path} holds another architecture ({len(bad)} tensors differ, for example {sorted(bad)[0]}): "
                             "use the recipe that it was trained with.")
-    model.load_state_dict(state)
+    model.load_state_dict(state, assign=assign)
 
-# %% ../nbs/04_generator.ipynb #fb481e78
+# %% ../nbs/04_generator.ipynb #e0387867
 def _plain(conv):
     "An ordinary convolution with the weights that a normalised one computes; torch's own removal would break the copied original."
     kind = nn.Conv1d if isinstance(conv, nn.Conv1d) else nn.Conv2d
@@ -329,23 +330,25 @@ def _plain(conv):
     new.load_state_dict({k: getattr(conv, k).detach().clone() for k in new.state_dict()})
     return new.to(conv.weight.device).eval()
 
-def without_spectral(
-    model:nn.Module, # Network with spectral norm here and there
-)->nn.Module: # A copy with plain convolutions: the network of `norm='batch'`
-    "A copy whose spectral norm is folded into the weights."
-    model = copy.deepcopy(model).eval()
+def _drop_spectral(model):
     for parent in list(model.modules()):
         for name,child in parent.named_children():
             if parametrize.is_parametrized(child, 'weight'): setattr(parent, name, _plain(child))
-    return model
+    return model.eval()
+
+def without_spectral(
+    model:nn.Module, # Network with spectral norm here and there
+)->nn.Module: # A copy with plain convolutions: the network of `norm='batch'`
+    "A copy in evaluation mode whose spectral norm is folded into the weights."
+    return _drop_spectral(copy.deepcopy(model).eval())
 
 PAIRS = [('conv', 'bn'), ('conv1', 'bn1'), ('conv2', 'bn2'), ('conv3', 'bn3'), ('0', '1')] # a convolution and the batch norm right behind it
 
-def folded(
-    model:nn.Module, # Network with spectral and batch norm here and there
-)->nn.Module: # A copy in evaluation mode, with plain convolutions
-    "A copy for inference, its norms folded into the weights where nothing stands between, its chroma multiplied."
-    model = without_spectral(model)
+def fold(
+    model:nn.Module, # Network with spectral and batch norm here and there; it is changed
+)->nn.Module: # The same, in evaluation mode, with plain convolutions
+    "Make a network ready for inference: norms go into the weights where nothing stands between, a generator's chroma is multiplied."
+    model = _drop_spectral(model.eval())
     if getattr(model, 'chroma', 1) != 1: model.target,model.chroma = Vivid(model.target, model.chroma),1.
     for parent in list(model.modules()):
         inside = dict(parent.named_children())
@@ -353,7 +356,13 @@ def folded(
             if isinstance(inside.get(conv), nn.Conv2d) and isinstance(inside.get(bn), nn.BatchNorm2d):
                 setattr(parent, conv, fuse_conv_bn_eval(getattr(parent, conv), inside[bn]))
                 setattr(parent, bn, nn.Identity())
-    return model.eval()
+    return model
+
+def folded(
+    model:nn.Module, # See `fold`; it stays as it is
+)->nn.Module: # A copy in evaluation mode, with plain convolutions
+    "A folded copy, for a network that goes on learning."
+    return fold(copy.deepcopy(model))
 
 # %% ../nbs/04_generator.ipynb #9d508efa
 def best_device(
