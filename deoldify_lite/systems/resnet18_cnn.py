@@ -10,7 +10,7 @@ from torch import nn
 from ..color import make_target
 from ..generator import Generator, encoder, generators
 
-# %% ../../nbs/07b_resnet18_cnn.ipynb #272bd518
+# %% ../../nbs/07b_resnet18_cnn.ipynb #f47c1353
 ROWS = ((128, 128), (128, 64), (64, 64), (64, 32)) # channels in and out of rows 2 to 5 of Table 1
 
 def _conv(ni, nf): return [nn.Conv2d(ni, nf, 3, 1, 1, bias=False), nn.BatchNorm2d(nf), nn.ReLU(inplace=True)]
