@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['COMPARED', 'SEEN_BY_PEOPLE', 'train_one', 'compare']
 
-# %% ../nbs/13f_compare.ipynb #32427b9e
+# %% ../nbs/13f_compare.ipynb #4d04c7f6
 from pathlib import Path
-from .core import Run, atomic, read_json, read_table
+from .core import Run, atomic, markdown, read_json, read_table
 from .evaluate import evaluate, table
 from .export import save_generator
 from .recipe import SEEN, recipes
 from .stages import export, gen_names
 from .training import open_training
 
-# %% ../nbs/13f_compare.ipynb #cd938eb9
+# %% ../nbs/13f_compare.ipynb #65f32e6d
 COMPARED = ('deoldify-64', 'unet-l1', 'pix2pix', 'pix2pix-resnet18', 'dcgan', 'dcgan-mae', 'resnet18-cnn', 'resnet18-cnn-l1', 'resnet18-cnn-l2', 'iizuka', 'zhang')
 
 def train_one(
@@ -41,7 +41,11 @@ def _called(file, name):
     if not name.exists(): name.hardlink_to(file)
     return name
 
-def _seconds(folder, name): return sum(float(r['seconds']) for r in read_table(folder/name/'history.csv'))
+def _spent(folder, name):
+    "Photos shown in all steps, and seconds: a row of the table of costs."
+    rows = read_table(folder/name/'history.csv')
+    photos,seconds = [sum(float(r[k]) for r in rows) for k in ('seen', 'seconds')]
+    return [name, f'{photos:,.0f}', f'{seconds:,.0f}', recipes[name].start]
 
 def _label(test): return '-'.join(Path(test).resolve().parts[-2:]) # 'scenes-test' for /data/scenes/test: there may be a photos/test too
 
@@ -66,12 +70,13 @@ def compare(
     for name in names: recipes[name]                             # one that is none is an error now, not after hours
     models = [m for name in names for m in train_one(name, data, folder, device)]
     parts = ['# Comparison', '', f'`deoldify-lite compare --data {_label(data)} {" ".join(f"--test {_label(t)}" for t in tests)}`; '
-             f'budget of each recipe: its generator sees {SEEN:,} photos at 64 px.', '']
+             f'each generator is shown {SEEN:,} photos at 64 px; what a system asks for beside that is in the last table.', '']
     for test in tests:
         file = out/f'comparison-{_label(test)}.md'
         if not _measured(file, models, size, test): evaluate(models, test, file, size, device=device or 'auto')
         parts += [f'## {_label(test)}', '', table(read_json(file.with_suffix('.json'))['results']), '', f'![sheet]({file.with_suffix(".jpg").name})', '']
-    parts += ['## Seconds of training', '', *[f'- {n}: {_seconds(folder, n):.0f}' for n in names], '', _said(out/'comparison.md')]
+    spent = markdown([['recipe', 'photos shown, all steps', 'seconds', 'goes on from'], *[_spent(folder, n) for n in names]])
+    parts += ['## What it cost', '', spent, '', _said(out/'comparison.md')]
     with atomic(out/'comparison.md') as part: part.write_text('\n'.join(parts))
     return out/'comparison.md'
 

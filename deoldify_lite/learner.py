@@ -179,7 +179,7 @@ def _plain(opt):
     plain = lambda v: v.item() if isinstance(v, np.generic) else tuple(map(plain, v)) if isinstance(v, tuple) else v
     return opt | dict(param_groups=[{k: plain(v) for k,v in g.items()} for g in opt['param_groups']])
 
-# %% ../nbs/08_learner.ipynb #9bb20052
+# %% ../nbs/08_learner.ipynb #fda3e157
 class StopOnBadLoss(Callback):
     "Raise `UserError` before a loss that is NaN or infinite reaches the weights."
     order = 15 # behind `Precision` (10), which has to leave bf16 first
@@ -188,7 +188,7 @@ class StopOnBadLoss(Callback):
         if self.training and not torch.isfinite(self.loss).all():
             last = f"the last good checkpoint is {self.path}" if self.path.exists() else "there is no checkpoint yet"
             raise UserError(f"The loss became {self.loss.item()} in epoch {self.epoch}, batch {self.iter}; {last}. "
-                            "Start a new RUN with a lower learning rate.")
+                            "Start a new RUN; if it happens again, lower `lr` in the recipe (nbs/10_recipe.ipynb).")
 
 # %% ../nbs/08_learner.ipynb #8f513bd8
 class Log(Callback):

@@ -144,15 +144,12 @@ class CrossEntropy(TargetLoss):
         likely = torch.log_softmax(raw, 1).gather(1, bins)
         return -(self.weight[bins[:,0]] * (share * likely).sum(1)).mean()
 
-# %% ../nbs/06_loss.ipynb #a91ef34c
+# %% ../nbs/06_loss.ipynb #275a2dbb
 def make_loss(
     name:str='perceptual', # Name in `losses`
-    fallback:str='pixel', # Without ImageNet's weights: 'pixel' (pixels alone) or 'random' (random features)
     **args, # Passed to a loss that is not perceptual
-)->tuple[nn.Module, str]: # The loss, and where its features come from: 'imagenet', 'random' or 'none'
+)->tuple[nn.Module, str]: # The loss, and where its features come from: 'imagenet' or 'none'
     "The loss of stage 1, and what became of its features."
     if name != 'perceptual': return losses[name](**args),'none'
     state = imagenet_weights('vgg16')
-    if state is not None: return PerceptualLoss(state),'imagenet'
-    if fallback == 'random': return PerceptualLoss(),'random'
-    return PixelLoss(),'none'
+    return (PixelLoss(), 'none') if state is None else (PerceptualLoss(state), 'imagenet')

@@ -11,7 +11,7 @@ __all__ = ['MAX_ROUNDS', 'MEASURES', 'BATCHES', 'recipes', 'IMAGENET', 'deoldify
 from dataclasses import asdict, dataclass, field, replace
 from .core import Registry, UserError
 
-# %% ../nbs/10_recipe.ipynb #978cea26
+# %% ../nbs/10_recipe.ipynb #88dc4d01
 @dataclass(frozen=True)
 class Fit:
     "One call of `fit`: how large, how long, how fast."
@@ -61,10 +61,9 @@ class Recipe:
     input:str='grey' # What the generator is given: 'grey', or 'sketch' for a photo's lines, which it then has to fill whole
     loss:str='perceptual' # Name in `losses`
     loss_args:dict=field(default_factory=dict) # Passed to it
-    loss_fallback:str='pixel' # Without ImageNet's VGG-16: see `make_loss`
     even:bool=False # Show the folders of the data set equally often, however many photos each holds
     rotate:float=0. # Degrees that photos are turned at most, either way, in training; all are mirrored half of the time
-    zoom:float=1. # See `Augment`
+    zoom:float=1. # How much photos are enlarged at most, see `Augment`
     critic_photos:int=20_000 # Photos at most whose generations are saved; more teach the critic nothing new
     critic_target:float=.8 # Validation accuracy that the critic should reach; a warning is printed below it
     valid_photos:int=512 # Photos at most to measure on after each epoch
@@ -79,7 +78,7 @@ class Recipe:
     chroma:float=1. # What the exported generator's chroma is multiplied by; that of the file it started from
     start:str='' # A generator to start from: 'released', a run, or a file of `save_generator`; random weights when empty
     encoder_source:str='' # Where the encoder's first weights are from: 'imagenet', 'classes', 'released', 'start', 'random'; set when a run starts
-    features:str='' # Where the loss's features are from: 'imagenet', 'random', 'none'; set when a run starts
+    features:str='' # Where the loss's features are from: 'imagenet', 'none'; set when a run starts
 
 # %% ../nbs/10_recipe.ipynb #607459e3
 MAX_ROUNDS = 60 # Times that a fit shows the same photo at most: past that a small set is only learned by heart
@@ -125,16 +124,17 @@ def _at(fits, size):
     near = min(fits, key=lambda f: (abs(f.size - size), f.frozen))
     return replace(near, size=size, bs=max(2, min(near.bs, int(near.bs * near.size**2 / size**2))))
 
-# %% ../nbs/10_recipe.ipynb #07aa31ef
+# %% ../nbs/10_recipe.ipynb #877057f8
 def to_json(recipe): return asdict(recipe)
 
 def from_json(
     d:dict, # What `to_json` made
 )->Recipe:
-    "A recipe back from JSON."
+    "A recipe back from JSON. Raises `UserError` for one of another version."
     make = lambda cls, v: v and cls(**{k: tuple(o) if isinstance(o, list) else o for k,o in v.items()})
     several = {k: tuple(make(Fit, f) for f in d[k]) for k in ('pretrain', 'critic_fits')}
-    return Recipe(**d | several | dict(gan=make(Gan, d['gan']), pretext=make(Fit, d.get('pretext'))))
+    try: return Recipe(**d | several | dict(gan=make(Gan, d['gan']), pretext=make(Fit, d.get('pretext'))))
+    except TypeError: raise UserError("recipe.json is of another version of deoldify_lite: start a new RUN.") from None
 
 def differences(
     old, # JSON of one recipe
@@ -150,7 +150,7 @@ def differences(
     short = lambda o: f'{len(o)} fits' if listy(o) and o and isinstance(o[0], dict) else f'{o}'
     return [] if old == new else [f'{at}: {short(old)} -> {short(new)}']
 
-# %% ../nbs/10_recipe.ipynb #19f5098f
+# %% ../nbs/10_recipe.ipynb #23cee423
 recipes = Registry('recipe')
 def _register(recipe): return recipes(recipe.name)(recipe)
 IMAGENET = 1_281_167 # photos in ImageNet's training set: DeOldify's 'one epoch'
@@ -165,23 +165,26 @@ deoldify = _register(Recipe('deoldify',
     critic_fits=(
         Fit(128, 64, 120_000, 1e-3, 1e-3, spread=100., frozen=True),  # 6 epochs of 20,000 generations, lr 1e-3
         Fit(192, 16, 80_000, 1e-4, 1e-4, spread=100.)),               # 4 epochs at the GAN's size, lr 1e-4
-    gan=Gan(192, 9, 38_000, 30, average=50)))                         # 3 % of ImageNet, a checkpoint each 0.1 %; averaged: see models/EXPERIMENTS.md
+    gan=Gan(192, 9, 38_000, 30, average=50),                          # 3 % of ImageNet, a checkpoint each 0.1 %; averaged: see models/EXPERIMENTS.md
+    rotate=10., zoom=1.2))                                            # DeOldify: get_transforms(max_zoom=1.2), 10 degrees by default; without its warp and light
 
 cpu = _register(replace(deoldify, name='deoldify-cpu',
     generator_args=dict(backbone='resnet18'),                         # half as many photos again in an hour as ResNet-34
     pretrain=(
         Fit(64, 16, 40_000, 1e-3, 1e-3),                              # small batches: more steps from few photos
-        Fit(128, 8, 1_600, 2e-4, 4e-4),                               # a photo costs four times as much as at 64 px
+        Fit(128, 8, 1_600, 2e-4, 4e-4),                               # a photo takes three times as long as at 64 px (models/scenes.md)
         Fit(192, 8, 240, 1e-4, 1e-4),                                 # enough to settle at the new size
         Fit(224, 8, 120, 5e-5, 5e-5)),                                # the same
     critic_args=dict(backbone='resnet18'),                            # tells them apart as well from so few photos
     critic_fits=(Fit(96, 16, 6_000, 1e-3, 5e-4, spread=100.),),
-    gan=Gan(96, 16, 4_800, 12, lr=1e-4, spread=1., adversarial=.02, content=1., average=50), # pixel loss is a tenth of DeOldify's: so is the critic's weight
-    critic_photos=2_000, valid_photos=128))
+    gan=Gan(96, 16, 4_800, 12, lr=1e-4, spread=1., adversarial=.02, content=1.,  # the critic counts a fiftieth of the pixels; DeOldify: two thirds of the loss
+            average=50),
+    critic_photos=2_000, valid_photos=128,
+    rotate=0., zoom=1.))                                              # two or three rounds: no photo is seen often enough to need more variety
 
 release = _register(replace(cpu, name='release', start='scenes',       # the released weights: 'scenes' first, then this as often as it helps, each from the last
     even=True,                                                        # a thousand photos of people and things count as much as twenty thousand scenes
-    pretrain=(Fit(64, 16, 24_000, 6e-4, 6e-4, spread=1.),             # two thirds of the first rate: a warm restart
+    pretrain=(Fit(64, 16, 24_000, 6e-4, 6e-4, spread=1.),             # three fifths of the first rate: a warm restart
         Fit(128, 8, 1_600, 2e-4, 2e-4, spread=1.),
         Fit(192, 8, 160, 5e-5, 5e-5, spread=1.)),
     critic_fits=(), gan=None))                                        # after 'scenes' the GAN bought less colour for its PSNR than a factor on the chroma
@@ -196,10 +199,10 @@ demo = _register(replace(cpu, name='demo',
     gan=Gan(64, 4, 160, 5, lr=1e-4, spread=1., adversarial=.02, content=1., average=5),
     valid_pct=.2, critic_target=.6))
 
-# %% ../nbs/10_recipe.ipynb #784989bb
+# %% ../nbs/10_recipe.ipynb #19fa1e67
 SEEN = 16_000 # photos that each system's generator is shown
 def _system(name, **kwargs):
-    return _register(replace(deoldify, name=name, **dict(critic_fits=(), gan=None, wd=0., valid_photos=128, released=False) | kwargs))
+    return _register(replace(deoldify, name=name, **dict(critic_fits=(), gan=None, wd=0., valid_photos=128, released=False, rotate=0., zoom=1.) | kwargs))
 
 deoldify_64 = _register(replace(cpu, name='deoldify-64', released=False, pretrain=(Fit(64, 16, SEEN, 1e-3, 1e-3),), # DeOldify itself, at the same size and length
     critic_fits=(Fit(64, 16, 6_000, 1e-3, 5e-4, spread=100.),), gan=replace(cpu.gan, size=64)))
