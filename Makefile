@@ -42,20 +42,23 @@ export: ## Stage 5: generator.safetensors, generator.pkl, report.png
 finetune: setup ## Go on training the released generator on the photos in DATA=
 	$(CLI) finetune --run '$(RUN)' $(if $(DATA),--data '$(DATA)') $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(GPUS),--gpus $(GPUS))
 
+# a target's own words where a name is missing
+need = $(if $($(1)),,$(error $(1)= is missing: $(2)))
+
 colorize: setup ## Colorize IN= (photos, folders) into OUT=, with RUN='s generator where RUN= is given
-	$(CLI) colorize $(IN) -o '$(or $(OUT),colorized)' $(MODEL)
+	$(call need,IN,name photos or folders)$(CLI) colorize $(IN) -o '$(or $(OUT),colorized)' $(MODEL)
 
 video: setup ## Colorize the film IN= into OUT=, with RUN='s generator where RUN= is given
-	$(CLI) video '$(IN)' -o '$(OUT)' $(MODEL)
+	$(call need,IN,name a film)$(CLI) video '$(IN)' -o '$(or $(OUT),colorized)' $(MODEL)
 
 app: setup ## A page in the browser, with RUN='s generator where RUN= is given
 	$(CLI) app $(MODEL)
 
 evaluate: setup ## Measure RUN='s generator on the photos in DATA=, into OUT=
-	$(CLI) evaluate 'models/$(RUN)/generator.safetensors' --data '$(DATA)' -o '$(or $(OUT),models/$(RUN)/table.md)'
+	$(call need,DATA,name a folder of photos)$(CLI) evaluate 'models/$(RUN)/generator.safetensors' --data '$(DATA)' -o '$(or $(OUT),models/$(RUN)/table.md)'
 
 compare: setup ## Train all recipes on the photos in DATA= and measure them on those in TEST=
-	$(CLI) compare --data '$(DATA)' $(foreach t,$(TEST),--test '$(t)')
+	$(call need,DATA,name a folder of photos)$(call need,TEST,name a folder of other photos)$(CLI) compare --data '$(DATA)' $(foreach t,$(TEST),--test '$(t)')
 
 test: setup ## Run the tests
 	$(BIN)/pytest -q tests

@@ -6,11 +6,11 @@
 __all__ = ['PAGES', 'FOLDERS', 'KEEP', 'FULL', 'PHOTOS', 'ASKED', 'SHOWN', 'FOR_PROGRAMS', 'LOOPBACK', 'Door', 'sweep', 'page',
            'address_of', 'build_app', 'serve']
 
-# %% ../nbs/15b_app.ipynb #17667e54
+# %% ../nbs/15b_app.ipynb #4fa93df8
 import json, os, socket, tempfile, threading, time
 from pathlib import Path
 from PIL import Image
-from .core import UserError
+from .core import UserError, missing
 from .files import read_photo, to8
 from .folders import Style
 from .service import Service, api
@@ -203,7 +203,7 @@ def page(
         with gr.Tab('For programs'): gr.Markdown(FOR_PROGRAMS.format(address=address, models=', '.join(service.models), **vars(service.limits)))
     return blocks.queue(max_size=service.limits.queue, default_concurrency_limit=2, api_open=False)
 
-# %% ../nbs/15b_app.ipynb #589f84ad
+# %% ../nbs/15b_app.ipynb #244e1dc2
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 
 def address_of(host, port): return f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -219,7 +219,7 @@ def build_app(
     files.mkdir()
     os.environ.update(GRADIO_TEMP_DIR=str(files), GRADIO_ANALYTICS_ENABLED='False', HF_HUB_OFFLINE='1')
     try: import gradio as gr
-    except ImportError: raise UserError("The page needs Gradio: pip install 'deoldify_lite[app]'.") from None
+    except ImportError: raise UserError(missing('The page needs Gradio', 'gradio')) from None
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     made = api(service, {'/gradio_api/upload': min(FULL, PHOTOS * service.limits.megabytes * 2**20)})
     made.add_middleware(Door, folder=files)
@@ -243,7 +243,7 @@ def serve(
     host:str='127.0.0.1', # Address to listen at; '0.0.0.0' for everyone who can reach this machine
     port:int=7860, # Its port
 ):
-    "Answer requests until interrupted. Raises `UserError` when the port is taken."
+    "Answer requests until interrupted, and say where. Raises `UserError` when the port is taken."
     with socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET) as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try: s.bind((host, port))
@@ -256,5 +256,6 @@ def serve(
         def sweeper():
             while not stop.wait(60): sweep(folder/'files', keep=examples)
         threading.Thread(target=sweeper, daemon=True).start()
+        print(f"{address_of(host, port)} is open, end it with Ctrl-C.", flush=True)
         try: uvicorn.run(made, host=host, port=port, log_level='warning')
         finally: stop.set()

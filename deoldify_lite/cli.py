@@ -13,7 +13,7 @@ from typing import Annotated, Optional
 import typer
 from .core import Run, UserError, rank, world
 
-# %% ../nbs/16_cli.ipynb #e9027547
+# %% ../nbs/16_cli.ipynb #ae379ccd
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Train a photo colorizer in five stages, and use it. Start with: deoldify-lite export --data sample --recipe demo --run demo")
 
@@ -21,7 +21,7 @@ _run = Annotated[str, typer.Option(help="Run folder: a name (models/NAME) or a p
 _data = Annotated[Optional[str], typer.Option(help="Folder of photos, or 'sample', or a fastai data set such as 'imagenette_160'.")]
 _recipe = Annotated[Optional[str], typer.Option(help="Recipe: deoldify (large sets, GPU), deoldify-cpu (some hours on two cores), demo; the README has all.")]
 _sizes = Annotated[Optional[str], typer.Option(help="Sizes of stage 1 in pixels, growing: '64 128 192'.")]
-_epochs = Annotated[Optional[int], typer.Option(help="Rounds over the photos at each size of stage 1.")]
+_epochs = Annotated[Optional[int], typer.Option(help="Rounds over the photos at each size of stage 1; the screen counts quarters of the whole at least.")]
 _input = Annotated[Optional[str], typer.Option(help="What the generator is given: grey (photos), or sketch (their lines, to colour drawings).")]
 _start = Annotated[Optional[str], typer.Option(help="Generator to start from, for recipes that do: a file, or a finished run; the recipe's own when not given.")]
 _device = Annotated[Optional[str], typer.Option(help="cuda, mps or cpu; the best there is when not given.")]
@@ -175,13 +175,13 @@ def pick(run:_run='mine', cycle:Annotated[int, typer.Option(help="Round of stage
     row = pick_checkpoint(Run(run), cycle)
     print('  '.join(f'{k} {row[k]}' for k in ('checkpoint', 'psnr', 'colour_ratio', 'ab_distance')))
 
-# %% ../nbs/16_cli.ipynb #c581e78a
+# %% ../nbs/16_cli.ipynb #b4e45835
 @app.command()
 def colorize(
     photos:Annotated[list[str], typer.Argument(help="Photos, folders (with all below), or patterns such as 'scans/*.tif'.", metavar='IN...')],
     out:Annotated[Path, typer.Option('-o', '--out', help="Folder for the results, or a file name for a single photo.")],
     model:_model=None, device:_device=None,
-    render_factor:Annotated[Optional[int], typer.Option(help="The network sees a square of 16 times this; chosen when not given.")]=None,
+    render_factor:Annotated[Optional[int], typer.Option(help="The network sees a square of 16 times this; chosen when not given.", max=128)]=None,
     saturation:Annotated[float, typer.Option(help="0 is grey, 1 is what the network says.", min=0, max=3)]=1.,
     compare:Annotated[bool, typer.Option(help="Write before and after, side by side.")]=False,
     label:Annotated[bool, typer.Option(help="Write a small 'AI colorized' into the corner.")]=False,
@@ -193,12 +193,13 @@ def colorize(
     "Colorize photos. Example: deoldify-lite colorize ~/album -o ~/album-colour"
     from deoldify_lite.colorizer import Colorizer
     from deoldify_lite.folders import Style, colorize_all, contact_sheets, plan_jobs
-    jobs = plan_jobs(photos, out, shard)
+    jobs = plan_jobs(photos, out, shard, 'sheet' if contact_sheet else 'compare' if compare else '')
     colorizer = Colorizer.load(model, device or 'auto', temperature)
     style = Style(render_factor, saturation, label, compare, max_pixels)
     done,failed,pale = (contact_sheets if contact_sheet else colorize_all)(colorizer, jobs, style, overwrite)
     skipped = len(jobs) - done - len(failed)
-    print(f"{done} colorized{f', {skipped} were there (--overwrite does them again)' if skipped else ''}{f', {len(failed)} failed' if failed else ''}: {out}")
+    counts = [f'{done} colorized', f'{skipped} were there (--overwrite does them again)' if skipped else '', f'{len(failed)} failed' if failed else '']
+    print(', '.join(filter(None, counts)) + (f': {out}' if done or skipped else ''))
     if pale: print(f"  {len(pale)} came out nearly grey, for example {pale[0]}: try another --render-factor, or --saturation 1.5.")
     for sentence in failed: print(f'  {sentence}', file=sys.stderr)
     if failed: raise UserError(f'{len(failed)} of {len(jobs)} photos failed.')
@@ -208,7 +209,7 @@ def video(
     film:Annotated[Path, typer.Argument(help="Film, in any format that FFmpeg reads.")],
     out:Annotated[Path, typer.Option('-o', '--out', help="File to make (.mp4, .mkv, .mov, .webm …), or a folder.")],
     model:_model=None, device:_device=None,
-    render_factor:Annotated[Optional[int], typer.Option(help="The network sees a square of 16 times this; chosen when not given.")]=None,
+    render_factor:Annotated[Optional[int], typer.Option(help="The network sees a square of 16 times this; chosen when not given.", max=128)]=None,
     saturation:Annotated[float, typer.Option(help="0 is grey, 1 is what the network says.", min=0, max=3)]=1.,
     stabilize:Annotated[bool, typer.Option(help="Carry colours along the motion, against flicker.")]=True,
     codec:Annotated[str, typer.Option(help="Encoder, by FFmpeg's name; H.264 when not given, VP9 for .webm.")]='',
@@ -220,7 +221,7 @@ def video(
     from deoldify_lite.colorizer import Colorizer
     from deoldify_lite.core import keep_apart
     from deoldify_lite.video import Film, colorize_video
-    dst = out/film.name if out.is_dir() else out
+    dst = out/film.name if out.is_dir() or not out.suffix else out
     keep_apart(film, dst, 'film')
     if dst.exists() and not overwrite: return print(f"{dst} was there (--overwrite does it again).")
     try: made = colorize_video(Colorizer.load(model, device or 'auto'), film, dst, Film(render_factor, saturation, stabilize, codec, crf, start, end))
@@ -239,11 +240,10 @@ def serve_app(
     seconds:Annotated[int, typer.Option(help="Longest film.", min=1)]=120,
     queue:Annotated[int, typer.Option(help="Requests at work or waiting; more are refused.", min=1)]=16):
     "A page in the browser, and a service for programs. Example: deoldify-lite app"
-    from deoldify_lite.app import address_of, serve
+    from deoldify_lite.app import serve
     from deoldify_lite.colorizer import open_models
     from deoldify_lite.service import Limits, Service
     service = Service(open_models(model or None, device or 'auto'), Limits(megabytes, max_pixels, seconds, queue))
-    print(f"{address_of(host, port)} is open, end it with Ctrl-C.", flush=True)
     serve(service, host, port)
 
 @app.command('import-deoldify')
@@ -271,7 +271,7 @@ def doctor():
     from deoldify_lite.doctor import report
     print(report())
 
-# %% ../nbs/16_cli.ipynb #eff59680
+# %% ../nbs/16_cli.ipynb #b56e6e68
 def _sentence(e):
     "What to tell the user of an operating system's error; None when it is not theirs to mend."
     where = f' ({e.filename})' if e.filename else ''
@@ -279,10 +279,15 @@ def _sentence(e):
             errno.EACCES: f'No permission to write{where}: choose another folder.',
             errno.EROFS: f'The disk cannot be written to{where}: choose another folder.'}.get(e.errno)
 
+def _note(message, *args, **kwargs):
+    "A warning as a line of its own, whatever progress is shown."
+    from tqdm import tqdm
+    tqdm.write(f'Note: {message}', file=sys.stderr)
+
 def main():
     "Entry point of `deoldify-lite`."
     if not sys.stderr.isatty(): os.environ.setdefault('TQDM_MININTERVAL', '60') # seconds: a log file is no place for a moving bar
-    warnings.formatwarning = lambda message, *args, **kwargs: f'Note: {message}\n'
+    warnings.showwarning = _note
     warnings.filterwarnings('ignore', category=FutureWarning)
     warnings.filterwarnings('ignore', category=DeprecationWarning)
     try: app()

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['STRIP', 'LEAST', 'BATCH', 'NEED', 'shrink', 'join', 'fit_scale', 'Colorizer', 'open_models']
 
-# %% ../nbs/13_colorizer.ipynb #067839ae
+# %% ../nbs/13_colorizer.ipynb #f728a95f
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 from PIL import Image
 import deoldify_lite
-from .core import LUMA, MEAN, RELEASED, STD, UserError, free_memory, keep_apart
+from .core import LUMA, MEAN, RELEASED, STD, UserError, free_memory, keep_apart, missing
 from .files import check_name, read_page, read_photo, to8, write_photo
 
 # %% ../nbs/13_colorizer.ipynb #fcf4533d
@@ -70,7 +70,7 @@ def _fit(luma, red, blue):
     scale = fit_scale(y, red, blue, np.iinfo(luma.dtype).max)
     return np.stack([np.rint(y + part * scale) for part in (red, _green(red, blue), blue)], 2).astype(luma.dtype)
 
-# %% ../nbs/13_colorizer.ipynb #680723fc
+# %% ../nbs/13_colorizer.ipynb #84478cb2
 LEAST = 32 # pixels: the smallest square that a U-Net takes
 BATCH = 4 # photos at once: more is no faster on a processor, and takes more memory
 NEED = 6_000 # bytes of memory a pixel of the square: DeOldify's artistic at 560 px, the largest network; a ResNet-34 lite takes half of it
@@ -89,7 +89,7 @@ def _on_torch(net, device):
 def _on_onnx(path):
     "An ONNX file as its session, a function of arrays, and the notes in it."
     try: import onnxruntime
-    except ImportError: raise UserError("ONNX files need onnxruntime: pip install 'deoldify_lite[onnx]'.") from None
+    except ImportError: raise UserError(missing('ONNX files need onnxruntime', 'onnxruntime')) from None
     if not Path(path).is_file(): raise UserError(f"There is no file {path}.")
     try: session = onnxruntime.InferenceSession(str(path), providers=onnxruntime.get_available_providers())
     except Exception as e: raise UserError(f"{path} is no ONNX file, or it is damaged ({type(e).__name__}).") from None
@@ -138,12 +138,13 @@ class Colorizer:
 
     @classmethod
     def load(cls,
-        path:str|Path|None=None, # .safetensors, .onnx, .pth of DeOldify, or .pkl made by yourself (a pickle can run code); the released weights when not given
+        path:str|Path|None=None, # Finished run, .safetensors, .onnx, DeOldify's .pth, or .pkl of your own (a pickle can run code); the released when not given
         device:str='auto', # 'auto', 'cuda', 'mps' or 'cpu'
         temperature:float|None=None, # For generators that answer classes of colour: 1 dull … 0.1 vivid and blotchy; as trained when not given
     ):
         "Open a trained generator. Raises `UserError` for anything else, and for a temperature where there are no classes."
         path = Path(path or RELEASED)
+        if (path/'generator.safetensors').exists(): path = path/'generator.safetensors' # of a finished run
         if path == RELEASED and not path.exists():
             raise UserError(f"There are no released weights in {path.parent}: train a generator, and name its file with --model.")
         mark = f'{path.stat().st_size} {path.stat().st_mtime_ns} {temperature}' if path.exists() else ''

@@ -69,7 +69,7 @@ def our_state(
     state = {k: t for k,t in state.items() if not k.startswith(NORMED)} | {NORMED: g * v / v.flatten(1).norm(dim=1)[:,None,None,None]}
     return {our_name(k): t for k,t in state.items()}
 
-# %% ../nbs/11c_deoldify.ipynb #367150fc
+# %% ../nbs/11c_deoldify.ipynb #32ebf940
 ARCHITECTURES = dict(artistic=dict(backbone='resnet34', width=1.5), stable=dict(backbone='resnet101', decoder='wide', width=2)) # stable and video are one
 RENDER_FACTOR = 35 # DeOldify's default: squares of 560 pixels
 
@@ -79,7 +79,8 @@ def load_deoldify(
     "The generator of a published checkpoint, its architecture's name and arguments. Raises `UserError` for any other file."
     state = read_checkpoint(path)
     try: state = our_state(state)
-    except (KeyError, ValueError): raise UserError(f"{path} is the checkpoint of another network, not one of DeOldify's generators.") from None
+    except (KeyError, ValueError):
+        raise UserError(f"{path} is the checkpoint of another network, not one of DeOldify's generators; of a run of ours, take generator.safetensors.") from None
     misses = {}
     for kind,args in ARCHITECTURES.items():
         with blank(): generator = generators['unet'](**args)

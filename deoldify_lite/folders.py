@@ -19,7 +19,7 @@ from .colorizer import BATCH, Colorizer, join
 from .core import UserError, photo_suffixes
 from .files import MAX_PIXELS, Page, can_write, check_name, label, read_photo, to8, write_photo
 
-# %% ../nbs/13b_folders.ipynb #1ef41609
+# %% ../nbs/13b_folders.ipynb #26193ccd
 @dataclass(frozen=True)
 class Job:
     "One photo to colorize."
@@ -59,12 +59,16 @@ def plan_jobs(
     inputs:list[str|Path], # See `find_photos`
     out:str|Path, # Folder; or a file name, for one photo
     shard:str='1/1', # 'i/n': only every n-th photo by its place and name, the i-th part; for n machines at work on one archive
+    kind:str='', # What results are, where not plain: goes into their names in a folder, 'old.sheet.jpg'
 )->list[Job]:
-    "Which photo becomes which file. Raises `UserError` when two would become one, or an output is an input."
+    "Which photo becomes which file. Raises `UserError` when two would become one, for an output that is an input, and for one file name for several photos."
     out = Path(out).expanduser()
     found = find_photos(inputs, out)
-    if out.suffix and not out.is_dir() and len(found) == 1 and not Path(inputs[0]).is_dir(): jobs = [Job(found[0][0], out)]
-    else: jobs = [Job(src, _writable(out/place)) for src,place in found]
+    one = out.suffix and not out.is_dir() and not Path(inputs[0]).is_dir()
+    if one and len(found) > 1 and can_write(out): raise UserError(f"{out} is one file, for {len(found)} photos: name a folder.")
+    if one and len(found) == 1: check_name(out)
+    if one and len(found) == 1: jobs = [Job(found[0][0], out)]
+    else: jobs = [Job(src, _named(_writable(out/place), kind)) for src,place in found]
     first = {}
     for job in jobs:
         other = first.setdefault(job.dst, job)
@@ -74,6 +78,8 @@ def plan_jobs(
         if os.path.realpath(job.dst) in inputs_too: raise UserError(f"{job.dst} is an input: choose another output folder.")
     i,n = _part(shard)
     return [job for job,(_,place) in zip(jobs, found) if zlib.crc32(os.fsencode(place)) % n == i - 1]
+
+def _named(path, kind): return path.with_suffix(f'.{kind}{path.suffix}') if kind else path
 
 def _writable(path): return path if can_write(path) else path.with_suffix('.png')
 

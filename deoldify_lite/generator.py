@@ -19,7 +19,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from .color import Vivid, make_target
 from .core import Registry, UserError
 
-# %% ../nbs/04_generator.ipynb #2b8acb18
+# %% ../nbs/04_generator.ipynb #95f1b9f4
 def _conv(ni, nf, ks, stride=1):
     conv = nn.Conv2d(ni, nf, ks, stride, ks//2, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')  # He et al. 2015, as torchvision starts them
@@ -70,18 +70,23 @@ def encoder(
     if state is not None: stages.load_state_dict(state)
     return stages
 
+_LACKING = set() # files that could not be had: asked for once
+
 def imagenet_weights(
     arch:str, # A torchvision network: 'resnet34', 'vgg16', 'vgg16_bn', …
 )->dict|None: # State dict, None where it cannot be had
-    "ImageNet weights from torchvision's cache or download; None, with a warning, when neither works."
+    "ImageNet weights from torchvision's cache or download; None, with a warning the first time, when neither works."
     import socket, torchvision
     weights = torchvision.models.get_model_weights(arch).DEFAULT
+    file = Path(torch.hub.get_dir())/'checkpoints'/Path(weights.url).name
+    if file in _LACKING and not file.exists(): return None
     wait = socket.getdefaulttimeout()
     socket.setdefaulttimeout(10)                                 # seconds: a closed network must not hang a training
     try: return weights.get_state_dict(progress=False, check_hash=True)
     except Exception as e:
-        warnings.warn(f"No ImageNet weights for {arch} ({type(e).__name__}: {e}). Put {Path(weights.url).name} into "
-                      f"{torch.hub.get_dir()}/checkpoints to use them.")
+        _LACKING.add(file)
+        warnings.warn(f"No ImageNet weights for {arch} ({type(e).__name__}: {e}). It works without, and needs more photos; "
+                      f"to use them, put {file.name} into {file.parent} and start a new RUN.")
     finally: socket.setdefaulttimeout(wait)
 
 STAGES = {'conv1': '0.0', 'bn1': '0.1', 'layer1': '1.1', 'layer2': '2', 'layer3': '3', 'layer4': '4'} # torchvision's name -> ours

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['FARTHEST', 'ssim', 'Accuracies', 'learned_metrics', 'FullTally']
 
-# %% ../nbs/09b_measures.ipynb #858fa87c
+# %% ../nbs/09b_measures.ipynb #4e616155
 import warnings
 import torch
 from torch import Tensor
 from .color import ab_bins, nearest_bin, rgb_to_ab
+from .core import missing
 from .metrics import Tally
 
 # %% ../nbs/09b_measures.ipynb #0a98de84
@@ -46,7 +47,7 @@ class Accuracies:
         there = self.counts[self.counts.sum(1) > 0]
         return dict(accuracy=area(self.counts.sum(0)).item(), balanced=area(there).mean().item())
 
-# %% ../nbs/09b_measures.ipynb #dbf96962
+# %% ../nbs/09b_measures.ipynb #c3d75674
 def learned_metrics(
     device='cpu', # Where they work
 )->dict: # Name -> torchmetrics metric with `update` and `compute`
@@ -56,7 +57,7 @@ def learned_metrics(
         from torchmetrics.image.fid import FrechetInceptionDistance
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
     except ImportError:
-        warnings.warn("FID and LPIPS are left out: they need pip install 'deoldify_lite[eval]'.")
+        warnings.warn(missing('FID and LPIPS are left out, they need torchmetrics', 'torchmetrics[image]'))
         return made
     for name,make in dict(fid=lambda: FrechetInceptionDistance(normalize=True), lpips=lambda: LearnedPerceptualImagePatchSimilarity(normalize=True)).items():
         try: made[name] = make().to(device)

@@ -183,7 +183,7 @@ class Manifest:
             if files: raise UserError(f"The photos in {self.root} are not those that this run was started on: {len(files)} {word}, "
                                       f"for example {min(files)}. Put them back as they were, or choose another RUN.")
 
-# %% ../nbs/02_photos.ipynb #65de4763
+# %% ../nbs/02_photos.ipynb #c626e742
 def _walk(root):
     "(path relative to root, bytes) of every image file, hidden ones and loops of links left out."
     kinds,seen,todo = photo_suffixes(),set(),['']
@@ -257,7 +257,7 @@ def scan(
     manifest = Manifest(root, _with_splits(_without_copies(photos), valid_pct, test_pct))
     if not any(p.split for p in manifest.photos):
         reasons = ', '.join(f"{n} {k.removeprefix('dropped: ')}" for k,n in manifest.counts().items())
-        raise UserError(f"No photo in {root} is fit to learn from ({reasons}): colour photos of at least {min_side} pixels are needed.")
+        raise UserError(f"No photo in {root} can be used ({reasons}): colour photos of at least {min_side} pixels are needed.")
     return manifest
 
 # %% ../nbs/02_photos.ipynb #c419bb1f

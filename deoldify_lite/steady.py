@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['KEEP', 'FITS', 'CUT', 'flow', 'carry', 'Steady']
 
-# %% ../nbs/13d_steady.ipynb #c0eec440
+# %% ../nbs/13d_steady.ipynb #d77388a7
 import numpy as np
-from .core import UserError
+from .core import UserError, missing
 
-# %% ../nbs/13d_steady.ipynb #3c8d10bb
+# %% ../nbs/13d_steady.ipynb #29691d39
 def _cv2():
     try: import cv2
-    except ImportError: raise UserError("Films need OpenCV and PyAV: pip install 'deoldify_lite[video]'.") from None
+    except ImportError: raise UserError(missing('Films need OpenCV and PyAV', 'av', 'opencv-python-headless')) from None
     return cv2
 
 def flow(
@@ -39,9 +39,9 @@ def _inside(motion):
     x,y = x + motion[...,0],y + motion[...,1]
     return (x >= -.5) & (x <= motion.shape[1] - .5) & (y >= -.5) & (y <= motion.shape[0] - .5)
 
-# %% ../nbs/13d_steady.ipynb #cc27e94d
+# %% ../nbs/13d_steady.ipynb #9b1eb579
 KEEP = .85 # of the old chroma where luma fits: the network's noise averages over a dozen frames, half a second
-FITS = .06 # difference of luma at which half... two thirds of the trust is gone; film grain is about .02
+FITS = .06 # difference of luma at which two thirds of the trust are gone; film grain is about .02
 CUT = .4 # a new scene: mean difference of luma after motion, as a share of the frame's own contrast
 
 class Steady:

@@ -6,7 +6,7 @@
 __all__ = ['PRIOR_PHOTOS', 'Training', 'backbone', 'critic_backbone', 'critic_knows', 'start_file', 'open_training', 'OnScale',
            'Accuracy', 'fit_step', 'save_weights', 'drop_cache']
 
-# %% ../nbs/11e_training.ipynb #b3a1279a
+# %% ../nbs/11e_training.ipynb #73bd9b88
 import json, shutil, warnings
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -14,7 +14,7 @@ from inspect import signature
 from pathlib import Path
 import numpy as np, torch
 from .color import denormalize, inputs
-from .core import RELEASED, Run, UserError, atomic, rank, record, seed_all, together, write_json
+from .core import RELEASED, Run, UserError, atomic, rank, record, seed_all, seed_of, together, write_json
 from .critic import critic_accuracy, critics
 from .data import Augment, GreyToColour, photo_dls, photo_loader
 from .export import encoder_start, load_generator, read_header
@@ -25,7 +25,7 @@ from .metrics import Tally
 from .photos import Manifest, find_data, scan
 from .recipe import change, differences, from_json, recipes, resolve, to_json
 
-# %% ../nbs/11e_training.ipynb #9bf35275
+# %% ../nbs/11e_training.ipynb #39077139
 @dataclass
 class Training:
     "A run folder with its recipe and photos."
@@ -42,7 +42,7 @@ class Training:
     @cached_property
     def content(self):
         "The loss of stage 1."
-        loss,source = make_loss(self.recipe.loss, self.recipe.loss_fallback, **self.recipe.loss_args)
+        loss,source = make_loss(self.recipe.loss, **self.recipe.loss_args)
         if source != self.recipe.features:
             raise UserError(f"{self.run.path} was started with VGG-16 features from '{self.recipe.features}' and now they are from "
                             f"'{source}': make the same weights available again, or start a new RUN.")
@@ -66,7 +66,8 @@ class Training:
         cache = self.run/'cache' if fit.epochs * fit.photos > len(files) else None
         views = dict(tfm=GreyToColour(recipe.input), augment=Augment(recipe.rotate, recipe.zoom))
         kinds = self.photos.labels('train') if recipe.even else None
-        return photo_dls(files, self.valid(), fit.size, fit.bs, fit.photos, recipe.seed, cache, self.device, kinds=kinds, **views | kwargs)
+        seed = seed_of(recipe.seed, fit.size)                    # another size, another order
+        return photo_dls(files, self.valid(), fit.size, fit.bs, fit.photos, seed, cache, self.device, kinds=kinds, **views | kwargs)
 
     def labels(self):
         "Classes of training and validation photos where the loss wants them and the folders tell them."
@@ -147,7 +148,7 @@ def _plan(asked, photos, old=None):
     if getattr(losses[recipe.loss], 'labels', False):
         recipe = replace(recipe, generator_args=recipe.generator_args | dict(n_classes=max(1, len(photos.classes()))))
     if old: source,features = old.encoder_source,old.features
-    else: source,features = _encoder_source(recipe, photos),make_loss(recipe.loss, recipe.loss_fallback, **recipe.loss_args)[1]
+    else: source,features = _encoder_source(recipe, photos),make_loss(recipe.loss, **recipe.loss_args)[1]
     return replace(resolve(recipe, n, source != 'random', critic_knows(recipe, source)), encoder_source=source, features=features)
 
 def _encoder_source(recipe, photos):
@@ -176,6 +177,9 @@ def _start(run, data, asked):
     recipe = asked.of(1)
     if recipe.start: _started(recipe, asked)
     photos = scan(find_data(data), min_side=recipe.min_side, valid_pct=recipe.valid_pct)
+    largest,n = max(f.bs for f in (*recipe.pretrain, *recipe.critic_fits, *([recipe.gan] if recipe.gan else []))),len(photos.files('train'))
+    if n < largest:
+        raise UserError(f"{n} photos for training are fewer than a batch of {largest} of recipe '{recipe.name}': add photos, or choose one with smaller batches.")
     photos.save(run/'photos.csv')
     plan = _plan(asked, photos)
     if plan.start:                                               # a copy: the file may change while the run goes on
@@ -184,7 +188,7 @@ def _start(run, data, asked):
 
 def open_training(
     run:Run, # Run folder, held open
-    data:str|None=None, # Folder or name of a data set; 'sample' for a new run when not given
+    data:str|None=None, # Folder or name of a data set, which a new run needs
     recipe:str|None=None, # Name in `recipes`; 'deoldify' for a new run when not given
     sizes:list[int]|None=None, # In place of the recipe's
     epochs:int|None=None, # In place of the recipe's
@@ -192,18 +196,18 @@ def open_training(
     start:str|None=None, # In place of the recipe's, see `start_file`
     input:str|None=None, # In place of the recipe's: 'sketch' to learn from lines
 )->Training:
-    "Start a run, or go on with it. Raises `UserError` when what is asked for differs from what the run was started with."
+    "Start a run, or go on with it. Raises `UserError` for a new one without photos, and when what is asked for differs from what a run was started with."
     if input and input not in inputs: raise UserError(f"There is no input '{input}': choose {' or '.join(inputs)}.")
     device = best_device(device or 'auto')
     if not run.has('recipe.json') and rank() == 0:
-        _start(run, data or 'sample', _Asked(recipe or 'deoldify', sizes, epochs, start, input))
+        _start(run, data or '', _Asked(recipe or 'deoldify', sizes, epochs, start, input))
     together()
     saved = from_json(json.loads((run/'recipe.json').read_text()))
     photos = Manifest.load(run/'photos.csv')
     if data and find_data(data).resolve() != photos.root.resolve():
         raise UserError(f"{run.path} was started on the photos of {photos.root}, not {find_data(data)}: use those, or another RUN.")
     photos.check()
-    if recipe or sizes or epochs or start or input:
+    if recipe not in (None, saved.name) or any(o is not None for o in (sizes, epochs, start, input)): # what is not asked for stays
         asked = to_json(_plan(_Asked(recipe or saved.name, sizes, epochs, start, input or saved.input), photos, saved))
         if diff := differences(to_json(saved), asked):
             raise UserError(f"{run.path} was started with another recipe ({'; '.join(diff[:4])}{' …' if diff[4:] else ''}): "

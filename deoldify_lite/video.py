@@ -6,7 +6,7 @@
 __all__ = ['FULL', 'KR_KB', 'BT601', 'CONTAINERS', 'HEARD', 'CLOCKS', 'NO_LESS', 'AS_IS', 'SEGMENT', 'FIELDS', 'Look',
            'film_size', 'Segments', 'Film', 'colorize_video']
 
-# %% ../nbs/14_video.ipynb #19e613b2
+# %% ../nbs/14_video.ipynb #67c2d71a
 import heapq, shutil, tempfile, warnings
 from collections import Counter
 from contextlib import contextmanager
@@ -19,10 +19,10 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 from .colorizer import BATCH, Colorizer, fit_scale, shrink
-from .core import UserError, atomic, keep_apart, read_json, write_json
+from .core import UserError, atomic, keep_apart, missing, read_json, write_json
 from .steady import Steady
 
-# %% ../nbs/14_video.ipynb #15e9bb43
+# %% ../nbs/14_video.ipynb #1c0a3539
 FULL = 2 # FFmpeg's number for full range; 1 is limited
 KR_KB = {1: (.2126, .0722), 9: (.2627, .0593), 10: (.2627, .0593)} # weights of red and blue: BT.709, BT.2020; else BT.601
 BT601 = (.299, .114)
@@ -36,7 +36,7 @@ AS_IS = dict(avoid_negative_ts='disabled') # FFmpeg, leave the times as they are
 
 def _av():
     try: import av
-    except ImportError: raise UserError("Films need PyAV and OpenCV: pip install 'deoldify_lite[video]'.") from None
+    except ImportError: raise UserError(missing('Films need PyAV and OpenCV', 'av', 'opencv-python-headless')) from None
     av.logging.set_level(av.logging.PANIC)                           # what goes wrong is said in our words
     return av
 
@@ -184,7 +184,7 @@ def _frames(src, stream, film, after, damage):
 
 def _step(stream): return max(1, round(1 / (stream.average_rate or 25) / stream.time_base))
 
-# %% ../nbs/14_video.ipynb #11e7313e
+# %% ../nbs/14_video.ipynb #beb547c5
 SEGMENT = 96 # frames: about a minute's work on two cores
 
 class Segments:
@@ -199,10 +199,12 @@ class Segments:
     ):
         "Hold the folder, and keep in it what was made by this very plan. Raises `UserError` if it is held."
         from filelock import FileLock, Timeout
-        self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path/'.lock', timeout=0)
-        try: lock.acquire()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
         except Timeout: raise UserError(f"Another process is making {self.dst}: wait for it, or choose another OUT.") from None
+        except OSError as e: raise UserError(f"{self.dst} cannot be written ({e.strerror}): choose another output.") from None
         try:
             note = self.path/'plan.json'
             if not note.exists() or read_json(note) != plan:

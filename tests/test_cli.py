@@ -71,6 +71,9 @@ def test_mistakes_get_one_sentence(photos, tmp_path):
     grey.mkdir()
     for i in range(3): Image.fromarray(np.random.default_rng(i).integers(0, 255, (80, 80), dtype=np.uint8)).save(grey/f'{i}.png')
     ask = ['pretrain-gen', '--run', 'x', '--recipe', 'tiny', '--data']
+    fails('Name a folder of photos', *ask[:-1], cwd=tmp_path)
+    fails('fewer than a batch of 88', 'pretrain-gen', '--run', 'x', '--recipe', 'deoldify', '--data', photos, cwd=tmp_path)
+    assert not (tmp_path/'models'/'x').exists()                                        # what came to nothing takes no name
     fails('There is no image file', *ask, tmp_path/'empty', cwd=tmp_path)
     fails('3 grey or sepia', *ask, grey, cwd=tmp_path)
     fails('There is no folder', *ask, tmp_path/'nowhere', cwd=tmp_path)

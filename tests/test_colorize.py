@@ -186,7 +186,22 @@ def test_options(model, photo, tmp_path):
     fails("no device 'abacus'", 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--device', 'abacus', cwd=tmp_path)
     fails('1 of 1 photos failed', 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--max-pixels', 1000, cwd=tmp_path)
     fails('is an input', 'colorize', 'in.png', '-o', 'in.png', '--model', model, '--overwrite', cwd=tmp_path)
-    assert not (tmp_path/'x.png').exists()
+    fails('name a folder', 'colorize', 'in.png', 'both.png', '-o', 'x.png', '--model', model, cwd=tmp_path)
+    fails("no way to write '.xyz'", 'colorize', 'in.png', '-o', 'x.xyz', '--model', model, cwd=tmp_path)
+    assert not (tmp_path/'x.png').exists() and not (tmp_path/'x.xyz').exists()
+
+
+def test_sheets_and_comparisons_do_not_stand_for_the_result(model, photo, tmp_path):
+    photo.save(tmp_path/'in.png')
+    for options in (['--contact-sheet'], ['--compare'], []):
+        assert '1 colorized' in run('colorize', 'in.png', '-o', 'out', '--model', model, *options, cwd=tmp_path).stdout
+    assert sorted(f.name for f in (tmp_path/'out').iterdir()) == ['in.compare.png', 'in.png', 'in.sheet.png']
+
+
+def test_a_run_folder_stands_for_its_generator(model, tmp_path):
+    (tmp_path/'run').mkdir()
+    (tmp_path/'run'/'generator.safetensors').write_bytes(model.read_bytes())
+    assert Colorizer.load(tmp_path/'run').name == 'run'
 
 
 def test_released_weights_are_what_the_card_says_and_the_default(tmp_path):

@@ -237,6 +237,9 @@ def test_another_recipe_or_data_set_is_named(finished, photos, tmp_path):
     says('pretrain: 2 fits -> 1 fits', start, parent, photos, 'tiny', sizes=[32])
     says('was started on the photos of', start, parent, tmp_path)
     assert start(parent, None, None).recipe == finished.recipe
+    start(tmp_path, photos, sizes=[32])
+    assert [f.size for f in start(tmp_path, photos).recipe.pretrain] == [32]            # the recipe's name alone changes nothing
+    says('EPOCHS must be 1 or more', start, tmp_path, photos, epochs=0)
 
 
 def test_changed_photos_are_named(photos, tmp_path):

@@ -385,6 +385,7 @@ def test_mistakes(tmp_path):
         assert not (tmp_path/dst).exists() or name == dst
     with pytest.raises(UserError, match='is for drawings'): colorize_video(Colorizer(None, 64, run=never, whole=True), src, tmp_path/'o.mp4', progress=False)
     assert not list(tmp_path.glob('.*'))
+    with pytest.raises(UserError, match='cannot be written'): colorize_video(Colorizer(None, 64, run=never), src, tmp_path/'page.mp4'/'o.mp4', progress=False)
     fails('There is no file', 'video', src, '-o', tmp_path/'o.mp4', '--model', 'none.safetensors', cwd=tmp_path)
 
 
@@ -398,3 +399,4 @@ def test_a_film_that_is_there_is_left_alone(tmp_path, monkeypatch):
     assert out.returncode == 0 and '--overwrite' in out.stdout and (tmp_path/'out.mp4').read_bytes() == first
     assert '4 frames' in run(*command, '0', '--overwrite', cwd=tmp_path).stdout and (tmp_path/'out.mp4').read_bytes() != first
     fails('is the film itself', 'video', 'in.mp4', '-o', 'in.mp4', cwd=tmp_path)
+    assert '4 frames' in run('video', 'in.mp4', '-o', 'new', cwd=tmp_path).stdout and (tmp_path/'new'/'in.mp4').exists()
