@@ -208,7 +208,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'deoldify_lite.data.PhotoSet.__init__': ('data.html#photoset.__init__', 'deoldify_lite/data.py'),
                                     'deoldify_lite.data.PhotoSet.__len__': ('data.html#photoset.__len__', 'deoldify_lite/data.py'),
                                     'deoldify_lite.data.PhotoSet._crop': ('data.html#photoset._crop', 'deoldify_lite/data.py'),
-                                    'deoldify_lite.data.PhotoSet._squares': ('data.html#photoset._squares', 'deoldify_lite/data.py'),
+                                    'deoldify_lite.data.PhotoSet._view': ('data.html#photoset._view', 'deoldify_lite/data.py'),
                                     'deoldify_lite.data.PhotoSet.batch': ('data.html#photoset.batch', 'deoldify_lite/data.py'),
                                     'deoldify_lite.data.SideBySide': ('data.html#sidebyside', 'deoldify_lite/data.py'),
                                     'deoldify_lite.data.SideBySide.__getitem__': ( 'data.html#sidebyside.__getitem__',

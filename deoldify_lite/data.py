@@ -61,7 +61,7 @@ def _make_cache(files, side, path):
         for i,photo in enumerate(tqdm(decoded, f'decoding at {side} px', len(files), unit=' photos', leave=False)): out[i] = photo
         out.flush()
 
-# %% ../nbs/03_data.ipynb #1e8d7270
+# %% ../nbs/03_data.ipynb #04b8d2b9
 @dataclass(frozen=True)
 class Augment:
     "How photos are varied in training, beside mirroring half of them."
@@ -72,9 +72,9 @@ def _warp(photo, size, augment, y, x, angle, zoom):
     "A square of `photo`, turned and resized; the four draws are in 0 … 1."
     full = photo.shape[0]
     side = full * augment.zoom**-zoom
-    pad = full // 2                                              # turned corners reach no further than that
-    cy,cx = [pad + side / 2 + d * (full - side) for d in (y, x)]
     turn = math.radians((2 * angle - 1) * augment.rotate)
+    pad = math.ceil(side / 2 * (abs(math.cos(turn)) + abs(math.sin(turn)) - 1)) + 2 # as far as turned corners reach
+    cy,cx = [pad + side / 2 + d * (full - side) for d in (y, x)]
     a,b = side / size * math.cos(turn),side / size * math.sin(turn)
     half = size / 2                                              # where the middle of the answer is
     padded = Image.fromarray(np.pad(photo, ((pad, pad), (pad, pad), (0, 0)), 'reflect'))
@@ -90,6 +90,7 @@ class PhotoSet:
         via:int=0, # See `decode`
     ):
         store_attr()
+        self.warps = augment not in (None, Augment())
         self.stored = None if cache is None else np.load(cache, mmap_mode='r')
         if cache is not None and len(self.stored) != len(files):
             raise UserError(f"{cache} was made from {len(self.stored)} photos and there are {len(files)} now: delete it and run again.")
@@ -97,14 +98,17 @@ class PhotoSet:
     def __len__(self): return len(self.files)
     def __getitem__(self, i): return self.batch([i])[0]
 
-    def _squares(self, idxs):
-        if self.stored is not None: return [self.stored[i] for i in idxs]
-        with ThreadPoolExecutor(THREADS) as pool: return list(pool.map(lambda i: decode(self.files[i], stored_side(self.size), self.via), idxs))
-
     def _crop(self, photo, y, x):
         room = photo.shape[0] - self.size + (1 if self.augment else 0)
         top,left = int(y * room),int(x * room)
         return photo[top:top+self.size, left:left+self.size]
+
+    def _view(self, i, draws):
+        "Photo `i`, cropped, turned and mirrored as drawn."
+        photo = decode(self.files[i], stored_side(self.size), self.via) if self.stored is None else self.stored[i]
+        y,x,flip,*warp = draws
+        crop = _warp(photo, self.size, self.augment, y, x, *warp) if self.warps else self._crop(photo, y, x)
+        return crop[:,::-1] if flip < .5 else crop
 
     def batch(self,
         idxs:list[int], # Which photos
@@ -114,12 +118,8 @@ class PhotoSet:
         "Photos `idxs`, cropped."
         draws = np.random.default_rng(seed).random((len(idxs), 5)) if self.augment else np.full((len(idxs), 5), .5)
         idxs,draws = idxs[part],draws[part]
-        out = np.empty((len(idxs), self.size, self.size, 3), np.uint8)
-        for o,photo,(y,x,flip,*warp) in zip(out, self._squares(idxs), draws):
-            if self.augment and self.augment != Augment(): crop = _warp(photo, self.size, self.augment, y, x, *warp)
-            else: crop = self._crop(photo, y, x)
-            o[:] = crop[:,::-1] if flip < .5 else crop
-        return TensorImage(torch.from_numpy(out).permute(0, 3, 1, 2))
+        with ThreadPoolExecutor(THREADS) as pool: views = (map if self.stored is not None and not self.warps else pool.map)(self._view, idxs, draws)
+        return TensorImage(torch.from_numpy(np.stack(list(views))).permute(0, 3, 1, 2))
 
 # %% ../nbs/03_data.ipynb #4b98c156
 def _rounds(places, n, rng): return np.concatenate([rng.permutation(places) for _ in range(-(-n // len(places)))])[:n]
