@@ -196,7 +196,7 @@ def together():
         import torch.distributed as dist
         dist.barrier()
 
-# %% ../nbs/00_core.ipynb #f565e112
+# %% ../nbs/00_core.ipynb #ed15656d
 class Run:
     "A run folder: where its files are, one process at a time."
     def __init__(self,
@@ -228,7 +228,7 @@ class Run:
         try: yield self
         finally:
             lock.release()
-            if [f.name for f in self.path.iterdir()] == ['.lock']: shutil.rmtree(self.path) # it came to nothing: the name is free again
+            if not {f.name for f in self.path.glob('*')} - {'.lock'}: shutil.rmtree(self.path, ignore_errors=True) # it came to nothing: the name is free
 
     def make_room(self,
         n_bytes:int, # Size of what is about to be written
