@@ -203,10 +203,15 @@ def page(
         with gr.Tab('For programs'): gr.Markdown(FOR_PROGRAMS.format(address=address, models=', '.join(service.models), **vars(service.limits)))
     return blocks.queue(max_size=service.limits.queue, default_concurrency_limit=2, api_open=False)
 
-# %% ../nbs/15b_app.ipynb #244e1dc2
+# %% ../nbs/15b_app.ipynb #0bab016e
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 
-def address_of(host, port): return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+def address_of(
+    host:str, # Name or address, of IPv6 too
+    port:int, # Its port
+)->str: # For a browser
+    "Where the page is."
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 def build_app(
     service:Service, # Does the work

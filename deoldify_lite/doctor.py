@@ -12,7 +12,7 @@ from pathlib import Path
 import deoldify_lite
 from .core import RELEASED, UserError, free_memory
 
-# %% ../nbs/13c_doctor.ipynb #7b2d2663
+# %% ../nbs/13c_doctor.ipynb #63161940
 PACKAGES = 'torch torchvision fastai pillow numpy safetensors av opencv-python-headless gradio onnx onnxruntime pillow-heif'.split()
 
 def _version(package):
@@ -29,7 +29,11 @@ def _devices():
     memory = f'{free_memory() / 2**30:.1f} GiB free, ' if free_memory() < math.inf else ''
     yield 'cpu',f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {memory}bf16 {'yes' if native_bf16('cpu') else 'no (float32 instead)'}"
 
-def sha256(path): return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def sha256(
+    path:str|Path, # File
+)->str: # 64 hexadecimal digits
+    "The checksum that model cards name."
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 def check_weights(
     path:Path, # A generator's file

@@ -128,7 +128,7 @@ def _open(path, max_pixels):
     Image.init()
     return Image.open(path, formats=[f for f in Image.OPEN if f not in NO_PHOTOS])
 
-# %% ../nbs/12c_files.ipynb #85838c7f
+# %% ../nbs/12c_files.ipynb #032d81fe
 DEEP = {'.png', '.tif', '.tiff'} # formats with 16-bit colour
 LOSSLESS = dict(PNG=dict(compress_level=3), TIFF=dict(compression='tiff_adobe_deflate'), WEBP=dict(lossless=True, exact=True), JPEG=dict(quality=95, subsampling=0))
 
@@ -166,9 +166,17 @@ def write_photo(
         elif suffix == '.png': part.write_bytes(_png16(pages[0], colours[0], software))
         else: _tiff16(part, pages, colours, software)
 
-def to8(rgb): return rgb if rgb.dtype == np.uint8 else ((rgb.astype(np.uint32) + 128) // 257).astype(np.uint8)
+def to8(
+    rgb:np.ndarray, # uint8 or uint16, of any shape
+)->np.ndarray: # uint8
+    "Rounded to 8 bits."
+    return rgb if rgb.dtype == np.uint8 else ((rgb.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
-def to16(rgb): return rgb if rgb.dtype == np.uint16 else rgb.astype(np.uint16) * 257
+def to16(
+    rgb:np.ndarray, # uint8 or uint16, of any shape
+)->np.ndarray: # uint16
+    "Widened to 16 bits: 255 becomes 65,535."
+    return rgb if rgb.dtype == np.uint16 else rgb.astype(np.uint16) * 257
 
 EXIF_BYTES = 65_000 # what a JPEG can hold, less its headers
 

@@ -116,7 +116,7 @@ def _sample_files():
     files |= inside('matplotlib', 'mpl-data/sample_data', 'grace_hopper.jpg')
     return {n: f for n,f in files.items() if f.exists()}
 
-# %% ../nbs/02_photos.ipynb #a4ed6348
+# %% ../nbs/02_photos.ipynb #4a93a2a8
 @dataclass(frozen=True)
 class Photo:
     "What is known of one file."
@@ -138,8 +138,17 @@ class Manifest:
     photos:list # `Photo`s
 
     def _of(self, split): return sorted((p for p in self.photos if p.split == split), key=lambda p: p.hash)
-    def files(self, split:str)->list[Path]: return [self.root/p.file for p in self._of(split)]
-    def hashes(self, split:str)->list[str]: return [p.hash for p in self._of(split)]
+    def files(self,
+        split:str, # 'train', 'valid' or 'test'
+    )->list[Path]: # In the order of their hashes
+        "The photos of a split."
+        return [self.root/p.file for p in self._of(split)]
+
+    def hashes(self,
+        split:str, # 'train', 'valid' or 'test'
+    )->list[str]: # One a file, see `files`
+        "What their contents hash to."
+        return [p.hash for p in self._of(split)]
 
     @cached_property
     def _folders(self):
@@ -163,10 +172,16 @@ class Manifest:
         kinds = [p.split or f"dropped: {p.dropped.split(' of ')[0]}" for p in self.photos]
         return {k: kinds.count(k) for k in sorted(set(kinds), key=lambda k: (k.startswith('dropped'), k))}
 
-    def save(self, path:Path): write_table(path, [dict(root=str(self.root)) | asdict(p) for p in self.photos])
+    def save(self,
+        path:Path, # A .csv
+    ):
+        "Write a row a file."
+        write_table(path, [dict(root=str(self.root)) | asdict(p) for p in self.photos])
 
     @classmethod
-    def load(cls, path:Path):
+    def load(cls,
+        path:Path, # File of `save`
+    ):
         "Read what `save` wrote. Raises `UserError` when it is damaged."
         try:
             rows = read_table(path)

@@ -124,8 +124,12 @@ def _at(fits, size):
     near = min(fits, key=lambda f: (abs(f.size - size), f.frozen))
     return replace(near, size=size, bs=max(2, min(near.bs, int(near.bs * near.size**2 / size**2))))
 
-# %% ../nbs/10_recipe.ipynb #877057f8
-def to_json(recipe): return asdict(recipe)
+# %% ../nbs/10_recipe.ipynb #7e145d90
+def to_json(
+    recipe:Recipe, # As registered, or a plan
+)->dict: # For `recipe.json`
+    "All numbers of a recipe."
+    return asdict(recipe)
 
 def from_json(
     d:dict, # What `to_json` made

@@ -131,7 +131,7 @@ def colorize_batch(
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=native_bf16(device)): out = net(normalize(inputs[input](rgb)))
     return (fit_gamut(denormalize(out.float())) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
-# %% ../nbs/12_stages.ipynb #6b181130
+# %% ../nbs/12_stages.ipynb #90e8c563
 def pretrain_critic(
     t:Training, # What to train, where
     cycle:int=1, # Which round of stages 2 to 4
@@ -158,7 +158,9 @@ def pretrain_critic(
                       "the generator is very good or the critic had too few photos; expect little of the GAN stage.")
     return name
 
-def critic_start(t):
+def critic_start(
+    t, # A `Training`
+)->dict|None: # State dict for its backbone; None for random weights
     "Where the critic's backbone starts: as the generator's encoder did, where it is the same, or from ImageNet."
     if not critic_knows(t.recipe, t.recipe.encoder_source): return None
     arch = critic_backbone(t.recipe)

@@ -25,7 +25,7 @@ from .metrics import Tally
 from .photos import Manifest, find_data, scan
 from .recipe import change, differences, from_json, recipes, resolve, to_json
 
-# %% ../nbs/11e_training.ipynb #39077139
+# %% ../nbs/11e_training.ipynb #15a62535
 @dataclass
 class Training:
     "A run folder with its recipe and photos."
@@ -74,16 +74,22 @@ class Training:
         if not (getattr(self.content, 'labels', False) and self.photos.classes()): return None
         return self.photos.labels('train'),self.photos.labels('valid')[:self.recipe.valid_photos]
 
-    def generator(self, weights=None, state=None):
-        "The recipe's generator; `weights` names a file of the run, `state` the encoder's start."
+    def generator(self,
+        weights:str|None=None, # Name of a file of the run; as it begins when not given
+        state:dict|None=None, # Weights that the encoder begins from; random ones when not given
+    ):
+        "The recipe's generator."
         seed_all(self.recipe.seed, 'generator')
         net = generators[self.recipe.generator](**self.recipe.generator_args, **(dict(state=state) if state else {}))
         if weights: load_weights(net, load_state(self.run/weights), self.run/weights)
         net.chroma = self.recipe.chroma
         return net.to(self.device)
 
-    def critic(self, weights=None, state=None):
-        "The recipe's critic, as `generator`."
+    def critic(self,
+        weights:str|None=None, # Name of a file of the run; as it begins when not given
+        state:dict|None=None, # Weights that its backbone begins from; random ones when not given
+    ):
+        "The recipe's critic."
         seed_all(self.recipe.seed, 'critic')
         args = self.recipe.critic_args | (dict(state=state) if state else {})
         net = critics[self.recipe.critic](**args)

@@ -184,7 +184,7 @@ def _frames(src, stream, film, after, damage):
 
 def _step(stream): return max(1, round(1 / (stream.average_rate or 25) / stream.time_base))
 
-# %% ../nbs/14_video.ipynb #beb547c5
+# %% ../nbs/14_video.ipynb #8c59f7bf
 SEGMENT = 96 # frames: about a minute's work on two cores
 
 class Segments:
@@ -227,8 +227,11 @@ class Segments:
             steady.sums,steady.state = f['sums'],f['steady'] if f['steady'].size else None
             return int(f['pts']),int(f['frames']),steady
 
-    def add(self, write, steady):
-        "Make the next segment with `write(path)`, which answers the time of its last frame and how many it has."
+    def add(self,
+        write, # path -> (time of the last frame, number of frames): makes the film of a segment
+        steady:Steady, # As it is behind the segment
+    ):
+        "Make the next segment, whole or not at all."
         frames = self.last()[1]
         with atomic(self.film(self.n)) as part: pts,more = write(part)
         with atomic(self.state(self.n)) as part:

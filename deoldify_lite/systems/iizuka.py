@@ -16,14 +16,23 @@ LOW = ((64, 2), (128, 1), (128, 2), (256, 1), (256, 2), (512, 1)) # channels and
 GLOBAL = ((512, 2), (512, 1), (512, 2), (512, 1))
 POOLED = 7 # side of the global features before the dense layers: 224 px / 32
 
-def convs(ni, rows):
+def convs(
+    ni:int, # Channels in
+    rows, # (channels, stride) of each layer
+)->nn.Sequential:
+    "3 x 3 convolutions with batch norm."
     layers = []
     for nf,stride in rows:
         layers += [nn.Conv2d(ni, nf, 3, stride, 1, bias=False), nn.BatchNorm2d(nf), nn.ReLU(inplace=True)]
         ni = nf
     return nn.Sequential(*layers)
 
-def dense(ni, nf): return nn.Sequential(nn.Linear(ni, nf, bias=False), nn.BatchNorm1d(nf), nn.ReLU(inplace=True))
+def dense(
+    ni:int, # Numbers in
+    nf:int, # Numbers out
+)->nn.Sequential:
+    "A dense layer with batch norm."
+    return nn.Sequential(nn.Linear(ni, nf, bias=False), nn.BatchNorm1d(nf), nn.ReLU(inplace=True))
 
 class IizukaNet(nn.Module):
     "Low-level, mid-level and global features, their fusion, a colorization and a classification network."
