@@ -30,7 +30,7 @@ class Limits:
 
 class Busy(UserError): "Too many requests are waiting."
 
-# %% ../nbs/15_service.ipynb #a64ebb29
+# %% ../nbs/15_service.ipynb #7c8d0968
 WORKERS = 3 # photos read, joined or written at once: each may need some 300 MB
 
 def _one_at_a_time(run, lock):
@@ -91,7 +91,8 @@ class Service:
         saturation:float=1., # 0 is grey, 1 is what the network says
     )->dict: # See `colorize_video`
         "Colorize a film, one at a time. Raises `UserError` for what is none or too long, and `Busy`."
-        from deoldify_lite.video import Film, colorize_video, film_size
+        from deoldify_lite.frames import film_size
+        from deoldify_lite.video import Film, colorize_video
         seconds,pixels = film_size(src)
         if pixels > self.limits.pixels: raise UserError(f"The film has {pixels:,} pixels a frame; at most {self.limits.pixels:,} are taken here.")
         if seconds > self.limits.seconds: raise UserError(f"The film is {seconds:.0f} s long; at most {self.limits.seconds} s are taken here.")

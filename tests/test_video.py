@@ -15,7 +15,8 @@ from test_cli import fails, run
 from deoldify_lite.colorizer import Colorizer
 from deoldify_lite.core import UserError
 from deoldify_lite.photos import sample_photos
-from deoldify_lite.video import Film, colorize_video, film_size
+from deoldify_lite.frames import film_size
+from deoldify_lite.video import Film, colorize_video
 
 av = pytest.importorskip('av')
 pytest.importorskip('cv2')
