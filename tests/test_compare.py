@@ -7,7 +7,7 @@ from test_cli import fails, run
 from test_stages import shrunk
 
 from deoldify_lite.compare import compare
-from deoldify_lite.core import UserError
+from deoldify_lite.core import RELEASED, UserError
 from deoldify_lite.evaluate import evaluate
 from deoldify_lite.recipe import recipes
 
@@ -21,7 +21,9 @@ def test_compare_trains_measures_and_goes_on(photos, tmp_path, monkeypatch):
     small_recipes(monkeypatch, names)
     made = compare(str(photos), [str(photos/'0'), str(photos/'1')], tmp_path/'out', tmp_path/'runs', names, 64, 'cpu')
     text = made.read_text()
-    for word in ('unet-l1', 'pix2pix-resnet18', 'grey copy', 'constant chroma', 'PSNR', 'AuC balanced', '- unet-l1:'): assert word in text
+    for word in ('unet-l1', 'pix2pix-resnet18', 'grey copy', 'constant chroma', 'PSNR', 'AuC balanced'): assert word in text
+    costs = {row.split(' | ')[0][2:]: row.split(' | ') for row in text.split('## What it cost')[1].splitlines() if row.startswith('| ')}
+    assert costs['pix2pix-resnet18'][-1] == 'unet-l1 |' and int(costs['unet-l1'][1].replace(',', '')) > 0
     results = json.loads((tmp_path/'out'/f'comparison-{photos.name}-0.json').read_text())
     assert results['protocol']['size'] == 64 and results['protocol']['photos'] == 2 and len(results['protocol']['set']) == 16
     grey = results['results']['grey copy']
@@ -47,5 +49,5 @@ def test_a_recipe_that_is_none_is_said_before_the_work(photos, tmp_path):
 def test_evaluate_refuses_what_it_cannot_measure(photos, tmp_path):
     (tmp_path/'empty').mkdir()
     fails('There is no file', 'evaluate', 'none.safetensors', '--data', photos, '-o', 'x.md', cwd=tmp_path)
-    fails('no image file', 'evaluate', 'none.safetensors', '--data', tmp_path/'empty', '-o', 'x.md', cwd=tmp_path)
+    fails('no image file', 'evaluate', RELEASED, '--data', tmp_path/'empty', '-o', 'x.md', cwd=tmp_path)
     assert run('evaluate', '--help', cwd=tmp_path).returncode == 0 and not (tmp_path/'x.md').exists()
