@@ -154,7 +154,7 @@ def differences(
     short = lambda o: f'{len(o)} fits' if listy(o) and o and isinstance(o[0], dict) else f'{o}'
     return [] if old == new else [f'{at}: {short(old)} -> {short(new)}']
 
-# %% ../nbs/10_recipe.ipynb #b77b0b99
+# %% ../nbs/10_recipe.ipynb #62a50fdd
 recipes = Registry('recipe')
 def _register(recipe): return recipes(recipe.name)(recipe)
 IMAGENET = 1_281_167 # photos in ImageNet's training set: DeOldify's 'one epoch'
@@ -191,7 +191,7 @@ release = _register(replace(cpu, name='release', start='scenes',       # the rel
     pretrain=(Fit(64, 16, 24_000, 6e-4, 6e-4, spread=1.),             # three fifths of the first rate: a warm restart
         Fit(128, 8, 1_600, 2e-4, 2e-4, spread=1.),
         Fit(192, 8, 160, 5e-5, 5e-5, spread=1.)),
-    critic_fits=(), gan=None))                                        # its GAN cost more than a factor on the chroma, until its weights were averaged: models/EXPERIMENTS.md
+    critic_fits=(), gan=None))                                        # its GAN cost more than a factor, until weights were averaged: models/EXPERIMENTS.md
 
 finetune = _register(replace(cpu, name='finetune', start='released',
     pretrain=(Fit(96, 8, 2_400, 1e-4, 1e-4, spread=10.),),            # a tenth of the rate that it was trained with, less where it knows most
