@@ -6,11 +6,11 @@
 __all__ = ['PAGES', 'FOLDERS', 'KEEP', 'FULL', 'PHOTOS', 'ASKED', 'SHOWN', 'FOR_PROGRAMS', 'LOOPBACK', 'Door', 'sweep', 'page',
            'address_of', 'build_app', 'serve']
 
-# %% ../nbs/15b_app.ipynb #4fa93df8
+# %% ../nbs/15b_app.ipynb #ed686e9d
 import json, os, socket, tempfile, threading, time
 from pathlib import Path
 from PIL import Image
-from .core import UserError, missing
+from .core import UserError, optional
 from .files import read_photo, to8
 from .folders import Style
 from .service import Service, api
@@ -203,7 +203,7 @@ def page(
         with gr.Tab('For programs'): gr.Markdown(FOR_PROGRAMS.format(address=address, models=', '.join(service.models), **vars(service.limits)))
     return blocks.queue(max_size=service.limits.queue, default_concurrency_limit=2, api_open=False)
 
-# %% ../nbs/15b_app.ipynb #0bab016e
+# %% ../nbs/15b_app.ipynb #83276b58
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 
 def address_of(
@@ -223,8 +223,7 @@ def build_app(
     files = folder/'files'
     files.mkdir()
     os.environ.update(GRADIO_TEMP_DIR=str(files), GRADIO_ANALYTICS_ENABLED='False', HF_HUB_OFFLINE='1')
-    try: import gradio as gr
-    except ImportError: raise UserError(missing('The page needs Gradio', 'gradio')) from None
+    gr = optional('gradio', 'The page needs Gradio', 'gradio')
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     made = api(service, {'/gradio_api/upload': min(FULL, PHOTOS * service.limits.megabytes * 2**20)})
     made.add_middleware(Door, folder=files)

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['STRIP', 'LEAST', 'BATCH', 'NEED', 'shrink', 'join', 'fit_scale', 'Colorizer', 'open_models']
 
-# %% ../nbs/13_colorizer.ipynb #f728a95f
+# %% ../nbs/13_colorizer.ipynb #a570ff37
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 from PIL import Image
 import deoldify_lite
-from .core import LUMA, MEAN, RELEASED, STD, UserError, free_memory, keep_apart, missing
+from .core import LUMA, MEAN, RELEASED, STD, UserError, free_memory, keep_apart, optional
 from .files import check_name, read_page, read_photo, to8, write_photo
 
 # %% ../nbs/13_colorizer.ipynb #fcf4533d
@@ -70,7 +70,7 @@ def _fit(luma, red, blue):
     scale = fit_scale(y, red, blue, np.iinfo(luma.dtype).max)
     return np.stack([np.rint(y + part * scale) for part in (red, _green(red, blue), blue)], 2).astype(luma.dtype)
 
-# %% ../nbs/13_colorizer.ipynb #84478cb2
+# %% ../nbs/13_colorizer.ipynb #cb0dd625
 LEAST = 32 # pixels: the smallest square that a U-Net takes
 BATCH = 4 # photos at once: more is no faster on a processor, and takes more memory
 NEED = 6_000 # bytes of memory a pixel of the square: DeOldify's artistic at 560 px, the largest network; a ResNet-34 lite takes half of it
@@ -88,8 +88,7 @@ def _on_torch(net, device):
 
 def _on_onnx(path):
     "An ONNX file as its session, a function of arrays, and the notes in it."
-    try: import onnxruntime
-    except ImportError: raise UserError(missing('ONNX files need onnxruntime', 'onnxruntime')) from None
+    onnxruntime = optional('onnxruntime', 'ONNX files need onnxruntime', 'onnxruntime')
     if not Path(path).is_file(): raise UserError(f"There is no file {path}.")
     try: session = onnxruntime.InferenceSession(str(path), providers=onnxruntime.get_available_providers())
     except Exception as e: raise UserError(f"{path} is no ONNX file, or it is damaged ({type(e).__name__}).") from None

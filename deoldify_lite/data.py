@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['CACHE_BYTES', 'THREADS', 'stored_side', 'decode', 'cache_photos', 'Augment', 'PhotoSet', 'PhotoLoader', 'Labels',
-           'SideBySide', 'GreyToColour', 'GreyToClass', 'FakeOrReal', 'photo_loader', 'photo_dls', 'critic_dls']
+           'SideBySide', 'GreyToColour', 'GreyToClass', 'FakeOrReal', 'photo_loader', 'check_enough', 'photo_dls',
+           'critic_dls']
 
 # %% ../nbs/03_data.ipynb #f0afd225
 import math, os, shutil
@@ -205,7 +206,7 @@ class FakeOrReal(ItemTransform):
         return TensorImage(torch.cat([fake, real])),torch.cat([torch.zeros(len(fake)), torch.ones(len(real))]).to(fake.device)
     def decodes(self, b): return TensorImage(denormalize(b[0]).clamp(0, 1)),b[1]
 
-# %% ../nbs/03_data.ipynb #40d2f967
+# %% ../nbs/03_data.ipynb #896a1c8d
 def photo_loader(
     files:list[Path], # Photos
     size:int, # Side in pixels
@@ -216,9 +217,15 @@ def photo_loader(
     "A loader to measure with: the centre of every photo, once."
     return PhotoLoader(PhotoSet(files, size), bs, after_batch=[GreyToColour(input)], device=device)
 
+def check_enough(
+    n:int, # Photos to learn from
+    bs:int, # Photos a batch
+):
+    "Raise `UserError` where there are fewer photos than a batch."
+    if n < bs: raise UserError(f"{n} photos for training are fewer than a batch of {bs}: add photos, or choose a recipe with smaller batches.")
+
 def _loaders(train, valid, tfm, bs, n, seed, device, kinds=None):
-    if len(train) < bs:
-        raise UserError(f"{len(train)} photos for training are fewer than a batch of {bs}: add photos, or choose a recipe with smaller batches.")
+    check_enough(len(train), bs)
     if not len(valid): raise UserError("There is no photo for validation: add photos.")
     kwargs = dict(after_batch=[tfm], seed=seed, device=device)
     return DataLoaders(PhotoLoader(train, bs, shuffle=True, drop_last=True, n=n or len(train), kinds=kinds, **kwargs),

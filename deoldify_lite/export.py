@@ -6,13 +6,13 @@
 __all__ = ['FORMAT', 'SMALL', 'OPSET', 'save_generator', 'read_header', 'load_generator', 'packed', 'unpacked', 'pack',
            'export_onnx', 'encoder_start']
 
-# %% ../nbs/11_export.ipynb #aebfc152
+# %% ../nbs/11_export.ipynb #2654d068
 import json, warnings
 from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from .core import RELEASED, UserError, atomic, keep_apart, missing
+from .core import RELEASED, UserError, atomic, keep_apart, optional
 from .generator import Generator, blank, folded, generators, imagenet_encoder, load_weights, without_spectral
 
 # %% ../nbs/11_export.ipynb #25b51352
@@ -96,7 +96,7 @@ def pack(
         save_file({k: v.contiguous() for k,v in state.items()}, part, {'deoldify_lite': json.dumps(header)})
         part.chmod(0o644)
 
-# %% ../nbs/11_export.ipynb #df88bb17
+# %% ../nbs/11_export.ipynb #2abedb72
 OPSET = 18 # of ONNX; onnxruntime reads it since 1.14
 
 def export_onnx(
@@ -105,8 +105,7 @@ def export_onnx(
     size:int, # Side in pixels that it was trained at last
 ):
     "Write a generator for ONNX runtimes, whole or not at all. Raises `UserError` where the package onnx is missing."
-    try: import onnx
-    except ImportError: raise UserError(missing('Making ONNX files needs the package onnx', 'onnx')) from None
+    onnx = optional('onnx', 'Making ONNX files needs the package onnx', 'onnx')
     open_axes = {0: 'batch', 2: 'height', 3: 'width'}
     with atomic(path) as part, warnings.catch_warnings():
         warnings.simplefilter('ignore')                          # of tracing: constants are constants, and torch likes its newer exporter

@@ -19,7 +19,7 @@ from .colorizer import BATCH, Colorizer, join
 from .core import UserError, photo_suffixes
 from .files import MAX_PIXELS, Page, can_write, check_name, label, read_photo, to8, write_photo
 
-# %% ../nbs/13b_folders.ipynb #26193ccd
+# %% ../nbs/13b_folders.ipynb #15c293bc
 @dataclass(frozen=True)
 class Job:
     "One photo to colorize."
@@ -66,8 +66,9 @@ def plan_jobs(
     found = find_photos(inputs, out)
     one = out.suffix and not out.is_dir() and not Path(inputs[0]).is_dir()
     if one and len(found) > 1 and can_write(out): raise UserError(f"{out} is one file, for {len(found)} photos: name a folder.")
-    if one and len(found) == 1: check_name(out)
-    if one and len(found) == 1: jobs = [Job(found[0][0], out)]
+    if one and len(found) == 1:
+        check_name(out)
+        jobs = [Job(found[0][0], out)]
     else: jobs = [Job(src, _named(_writable(out/place), kind)) for src,place in found]
     first = {}
     for job in jobs:

@@ -6,7 +6,7 @@
 __all__ = ['FULL', 'KR_KB', 'BT601', 'CONTAINERS', 'CLOCKS', 'load_av', 'Look', 'look_of', 'luma_of', 'full_range', 'paint',
            'open_film', 'packets_of', 'film_size', 'part_of', 'frames_of']
 
-# %% ../nbs/13g_frames.ipynb #7cd133e4
+# %% ../nbs/13g_frames.ipynb #343c6a76
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from .colorizer import fit_scale
-from .core import UserError, missing
+from .core import UserError, optional
+from .steady import FILMS
 
-# %% ../nbs/13g_frames.ipynb #665ef343
+# %% ../nbs/13g_frames.ipynb #a1f0da98
 FULL = 2 # FFmpeg's number for full range; 1 is limited
 KR_KB = {1: (.2126, .0722), 9: (.2627, .0593), 10: (.2627, .0593)} # weights of red and blue: BT.709, BT.2020; else BT.601
 BT601 = (.299, .114)
@@ -28,8 +29,7 @@ CLOCKS = ('mpegts', 'mpeg') # recordings, whose times are those of the sender's 
 
 def load_av():
     "PyAV, which is optional. Raises `UserError` where it is missing."
-    try: import av
-    except ImportError: raise UserError(missing('Films need PyAV and OpenCV', 'av', 'opencv-python-headless')) from None
+    av = optional('av', *FILMS)
     av.logging.set_level(av.logging.PANIC)                           # what goes wrong is said in our words
     return av
 

@@ -6,7 +6,7 @@
 __all__ = ['PRIOR_PHOTOS', 'Training', 'backbone', 'critic_backbone', 'critic_knows', 'start_file', 'open_training', 'OnScale',
            'Accuracy', 'fit_step', 'save_weights', 'drop_cache']
 
-# %% ../nbs/11e_training.ipynb #73bd9b88
+# %% ../nbs/11e_training.ipynb #f9e223b8
 import json, shutil, warnings
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -16,7 +16,7 @@ import numpy as np, torch
 from .color import denormalize, inputs
 from .core import RELEASED, Run, UserError, atomic, rank, record, seed_all, seed_of, together, write_json
 from .critic import critic_accuracy, critics
-from .data import Augment, GreyToColour, photo_dls, photo_loader
+from .data import Augment, GreyToColour, check_enough, photo_dls, photo_loader
 from .export import encoder_start, load_generator, read_header
 from .generator import best_device, generators, load_state, load_weights
 from .learner import Log, Progress, Resume, StopOnBadLoss
@@ -25,7 +25,7 @@ from .metrics import Tally
 from .photos import Manifest, find_data, scan
 from .recipe import change, differences, from_json, recipes, resolve, to_json
 
-# %% ../nbs/11e_training.ipynb #15a62535
+# %% ../nbs/11e_training.ipynb #ef868c80
 @dataclass
 class Training:
     "A run folder with its recipe and photos."
@@ -183,9 +183,7 @@ def _start(run, data, asked):
     recipe = asked.of(1)
     if recipe.start: _started(recipe, asked)
     photos = scan(find_data(data), min_side=recipe.min_side, valid_pct=recipe.valid_pct)
-    largest,n = max(f.bs for f in (*recipe.pretrain, *recipe.critic_fits, *([recipe.gan] if recipe.gan else []))),len(photos.files('train'))
-    if n < largest:
-        raise UserError(f"{n} photos for training are fewer than a batch of {largest} of recipe '{recipe.name}': add photos, or choose one with smaller batches.")
+    check_enough(len(photos.files('train')), max(f.bs for f in (*recipe.pretrain, *recipe.critic_fits, recipe.gan) if f))
     photos.save(run/'photos.csv')
     plan = _plan(asked, photos)
     if plan.start:                                               # a copy: the file may change while the run goes on
