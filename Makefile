@@ -14,7 +14,7 @@ OPTIONS = --run '$(RUN)' $(if $(DATA),--data '$(DATA)') $(if $(RECIPE),--recipe 
           $(if $(SIZES),--sizes '$(SIZES)') $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(GPUS),--gpus $(GPUS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo pretrain-gen save-gen pretrain-critic train-gan export finetune colorize video app evaluate compare test notebooks check bench clean
+.PHONY: help setup demo pretrain-gen save-gen pretrain-critic train-gan export finetune colorize video app evaluate compare test check bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,9 +62,6 @@ compare: setup ## Train all recipes on the photos in DATA= and measure them on t
 
 test: setup ## Run the tests
 	$(BIN)/pytest -q tests
-
-notebooks: setup ## Run every notebook
-	$(BIN)/nbdev-test --n-workers 1 --path-re '.*'
 
 check: setup ## What CI checks beside the tests: ruff, notebooks equal to modules, clean and running
 	$(BIN)/ruff check --select E,F,W --ignore E401,E701,E702,E731,E741 --line-length 165 deoldify_lite tests

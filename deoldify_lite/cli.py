@@ -6,8 +6,8 @@
 __all__ = ['app', 'pretrain_gen', 'save_gen', 'pretrain_critic', 'train_gan', 'export', 'finetune', 'card', 'evaluate', 'compare',
            'pick', 'colorize', 'video', 'serve_app', 'import_deoldify', 'pack', 'doctor', 'main']
 
-# %% ../nbs/16_cli.ipynb #72caab91
-import errno, os, sys, time, warnings
+# %% ../nbs/16_cli.ipynb #cacd4e54
+import atexit, errno, gc, os, sys, time, warnings
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
@@ -271,7 +271,7 @@ def doctor():
     from deoldify_lite.doctor import report
     print(report())
 
-# %% ../nbs/16_cli.ipynb #b56e6e68
+# %% ../nbs/16_cli.ipynb #e40ee2a6
 def _sentence(e):
     "What to tell the user of an operating system's error; None when it is not theirs to mend."
     where = f' ({e.filename})' if e.filename else ''
@@ -287,6 +287,7 @@ def _note(message, *args, **kwargs):
 def main():
     "Entry point of `deoldify-lite`."
     if not sys.stderr.isatty(): os.environ.setdefault('TQDM_MININTERVAL', '60') # seconds: a log file is no place for a moving bar
+    atexit.register(gc.freeze)                                      # Python would go through all of torch once more for cycles: half a second
     warnings.showwarning = _note
     warnings.filterwarnings('ignore', category=FutureWarning)
     warnings.filterwarnings('ignore', category=DeprecationWarning)
