@@ -11,7 +11,7 @@ __all__ = ['MAX_ROUNDS', 'MEASURES', 'BATCHES', 'recipes', 'IMAGENET', 'deoldify
 from dataclasses import asdict, dataclass, field, replace
 from .core import Registry, UserError
 
-# %% ../nbs/10_recipe.ipynb #88dc4d01
+# %% ../nbs/10_recipe.ipynb #c40def74
 @dataclass(frozen=True)
 class Fit:
     "One call of `fit`: how large, how long, how fast."
@@ -72,7 +72,7 @@ class Recipe:
     cycles:int=1 # Times that stages 2-4 run, each from the generator of the last
     wd:float=1e-3 # Weight decay (DeOldify)
     checkpoint_seconds:float=45. # Between checkpoints: what a crash can cost
-    seed:int=42 # Of weights, order and crops
+    seed:int=42 # Of weights, order and crops; a run that starts from other weights mixes them in
     pretext:Fit|None=None # Before stage 1: the encoder learns to tell the folders' classes of grey photos apart
     released:bool=True # May the encoder start from the released generator's, where ImageNet's weights are missing? Not where systems are compared
     chroma:float=1. # What the exported generator's chroma is multiplied by; that of the file it started from

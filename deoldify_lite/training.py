@@ -6,8 +6,8 @@
 __all__ = ['PRIOR_PHOTOS', 'Training', 'backbone', 'critic_backbone', 'critic_knows', 'start_file', 'open_training', 'OnScale',
            'Accuracy', 'fit_step', 'save_weights', 'drop_cache']
 
-# %% ../nbs/11e_training.ipynb #f9e223b8
-import json, shutil, warnings
+# %% ../nbs/11e_training.ipynb #17a32c67
+import json, shutil, warnings, zlib
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from inspect import signature
@@ -25,7 +25,7 @@ from .metrics import Tally
 from .photos import Manifest, find_data, scan
 from .recipe import change, differences, from_json, recipes, resolve, to_json
 
-# %% ../nbs/11e_training.ipynb #ef868c80
+# %% ../nbs/11e_training.ipynb #83f641ee
 @dataclass
 class Training:
     "A run folder with its recipe and photos."
@@ -167,16 +167,18 @@ def _encoder_source(recipe, photos):
     return source if recipe.released or source == 'imagenet' else 'random'
 
 def _started(recipe, asked):
-    "The recipe with the architecture of the generator that it starts from, and its input."
+    "The recipe with the architecture of the generator that it starts from, its input, and a seed of its own: who goes on twice sees other photos."
     start = asked.start or recipe.start
-    header = read_header(start_file(start))
+    file = start_file(start)
+    header = read_header(file)
     given = 'sketch' if header['args'].get('whole') else 'grey'
-    if asked.input not in (None, given): raise UserError(f"{start_file(start)} learned from '{given}' and cannot go on with '{asked.input}': leave --input out.")
-    return replace(recipe, start=start, input=given, generator=header['generator'], generator_args=header['args'], chroma=header['chroma'])
+    if asked.input not in (None, given): raise UserError(f"{file} learned from '{given}' and cannot go on with '{asked.input}': leave --input out.")
+    return replace(recipe, start=start, input=given, generator=header['generator'], generator_args=header['args'], chroma=header['chroma'],
+                   seed=seed_of(recipe.seed, zlib.crc32(file.read_bytes())))
 
 def _as_before(recipe, start, old):
     "The same, as it was when the run began."
-    return replace(recipe, start=start, generator=old.generator, generator_args=old.generator_args, chroma=old.chroma)
+    return replace(recipe, start=start, generator=old.generator, generator_args=old.generator_args, chroma=old.chroma, seed=old.seed)
 
 def _start(run, data, asked):
     "Scan the photos and resolve the recipe, which must be in order before the photos are read."

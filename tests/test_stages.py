@@ -331,6 +331,9 @@ def test_finetune_starts_from_a_finished_generator(finished, photos, tmp_path, g
     says("has no critic", stages.save_generations, t)
     assert stages.export(start(tmp_path, recipe=None)) == out         # and going on needs no options
     says("was started with another recipe (start:", lambda: start(tmp_path, photos, 'finetune', start='elsewhere.safetensors'))
+    again = start(tmp_path/'again', photos, 'finetune', start=str(first))
+    further = start(tmp_path/'further', photos, 'finetune', start=str(out))
+    assert again.recipe.seed == t.recipe.seed != further.recipe.seed     # who goes on from what came out sees the photos in another order
 
 
 def test_the_critic_starts_as_the_encoder_did(finished, photos, tmp_path, monkeypatch):
