@@ -6,14 +6,15 @@
 __all__ = ['app', 'pretrain_gen', 'save_gen', 'pretrain_critic', 'train_gan', 'export', 'finetune', 'card', 'evaluate', 'compare',
            'pick', 'colorize', 'video', 'serve_app', 'import_deoldify', 'pack', 'doctor', 'main']
 
-# %% ../nbs/16_cli.ipynb #cacd4e54
+# %% ../nbs/16_cli.ipynb #1a03adac
 import atexit, errno, gc, os, sys, time, warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
 from .core import Run, UserError, rank, world
 
-# %% ../nbs/16_cli.ipynb #ae379ccd
+# %% ../nbs/16_cli.ipynb #36f02929
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Train a photo colorizer in five stages, and use it. Start with: deoldify-lite export --data sample --recipe demo --run demo")
 
@@ -53,7 +54,7 @@ def _join(device):
     "Join the other processes; answers this one's device."
     import torch
     cuda = device in (None, 'cuda') and torch.cuda.is_available()
-    torch.distributed.init_process_group('nccl' if cuda else 'gloo')
+    torch.distributed.init_process_group('nccl' if cuda else 'gloo', timeout=timedelta(days=1)) # the first one scans photos while the others wait
     return f"cuda:{os.environ['LOCAL_RANK']}" if cuda else 'cpu'
 
 def _stage(name, run, data, recipe, sizes, epochs, device, gpus, start=None, input=None):
@@ -175,7 +176,7 @@ def pick(run:_run='mine', cycle:Annotated[int, typer.Option(help="Round of stage
     row = pick_checkpoint(Run(run), cycle)
     print('  '.join(f'{k} {row[k]}' for k in ('checkpoint', 'psnr', 'colour_ratio', 'ab_distance')))
 
-# %% ../nbs/16_cli.ipynb #b4e45835
+# %% ../nbs/16_cli.ipynb #f3b47dce
 @app.command()
 def colorize(
     photos:Annotated[list[str], typer.Argument(help="Photos, folders (with all below), or patterns such as 'scans/*.tif'.", metavar='IN...')],
@@ -189,20 +190,25 @@ def colorize(
     overwrite:Annotated[bool, typer.Option(help="Do again what is there; without, it is skipped.")]=False,
     max_pixels:Annotated[int, typer.Option(help="Larger photos are refused.")]=200_000_000,
     temperature:Annotated[Optional[float], typer.Option(help="For generators that answer classes of colour (zhang): 1 dull, 0.1 vivid.", min=.01, max=2)]=None,
+    allow_grey:Annotated[bool, typer.Option(help="Results that come out nearly grey are no failure.")]=False,
     shard:Annotated[str, typer.Option(help="3/16: the third of 16 parts, for 16 machines at work on one archive.")]='1/1'):
     "Colorize photos. Example: deoldify-lite colorize ~/album -o ~/album-colour"
     from deoldify_lite.colorizer import Colorizer
     from deoldify_lite.folders import Style, colorize_all, contact_sheets, plan_jobs
+    atexit.register(gc.freeze)                                      # Python would go through all of torch once more for cycles: half a second
     jobs = plan_jobs(photos, out, shard, 'sheet' if contact_sheet else 'compare' if compare else '')
     colorizer = Colorizer.load(model, device or 'auto', temperature)
     style = Style(render_factor, saturation, label, compare, max_pixels)
     done,failed,pale = (contact_sheets if contact_sheet else colorize_all)(colorizer, jobs, style, overwrite)
     skipped = len(jobs) - done - len(failed)
-    counts = [f'{done} colorized', f'{skipped} were there (--overwrite does them again)' if skipped else '', f'{len(failed)} failed' if failed else '']
+    there,broken = f'{skipped} were there (--overwrite does them again)',f'{len(failed)} failed'
+    counts = [f'{done} colorized on {colorizer.device}', there if skipped else '', broken if failed else '']
     print(', '.join(filter(None, counts)) + (f': {out}' if done or skipped else ''))
-    if pale: print(f"  {len(pale)} came out nearly grey, for example {pale[0]}: try another --render-factor, or --saturation 1.5.")
-    for sentence in failed: print(f'  {sentence}', file=sys.stderr)
+    for sentence in [*failed, *(f'{p} came out nearly grey.' for p in pale)]: print(f'  {sentence}', file=sys.stderr)
     if failed: raise UserError(f'{len(failed)} of {len(jobs)} photos failed.')
+    if pale and not allow_grey:
+        raise UserError(f'{len(pale)} of {len(jobs)} photos came out nearly grey: try another --render-factor, or --saturation 1.5, with --overwrite. '
+                        'Where they should be grey (fog, snow), --allow-grey says so.')
 
 @app.command()
 def video(
@@ -216,17 +222,20 @@ def video(
     crf:Annotated[int, typer.Option(help="Quality: 0 without loss, 18 looks like it, 28 small.", min=0, max=63)]=18,
     start:Annotated[float, typer.Option('--from', help="Seconds from the film's beginning.", min=0)]=0.,
     end:Annotated[Optional[float], typer.Option('--to', help="Seconds from the film's beginning.")]=None,
-    overwrite:Annotated[bool, typer.Option(help="Do again what is there; without, it is left alone.")]=False):
+    label:Annotated[bool, typer.Option(help="Write a small 'AI colorized' into the corner.")]=False,
+    overwrite:Annotated[bool, typer.Option(help="Do again what is there, and begin anew what was begun with other options.")]=False):
     "Colorize a film; run again, it goes on where it was. Example: deoldify-lite video old.mp4 -o new.mp4"
     from deoldify_lite.colorizer import Colorizer
     from deoldify_lite.core import keep_apart
     from deoldify_lite.video import Film, colorize_video
+    film,out = film.expanduser(),out.expanduser()
     dst = out/film.name if out.is_dir() or not out.suffix else out
     keep_apart(film, dst, 'film')
     if dst.exists() and not overwrite: return print(f"{dst} was there (--overwrite does it again).")
-    try: made = colorize_video(Colorizer.load(model, device or 'auto'), film, dst, Film(render_factor, saturation, stabilize, codec, crf, start, end))
+    colorizer = Colorizer.load(model, device or 'auto')
+    try: made = colorize_video(colorizer, film, dst, Film(render_factor, saturation, stabilize, codec, crf, start, end, label), overwrite=overwrite)
     except KeyboardInterrupt: raise UserError("Stopped. Run the same command again: it goes on where it was.") from None
-    print(f"{made['frames']} frames: {dst}")
+    print(f"{made['frames']} frames on {colorizer.device}: {dst}")
     if stabilize: print('Flicker (mean change of chroma along the motion, of 255): {:.2f}, steadied to {:.2f}'.format(*made['flicker']))
 
 @app.command('app')
@@ -271,7 +280,7 @@ def doctor():
     from deoldify_lite.doctor import report
     print(report())
 
-# %% ../nbs/16_cli.ipynb #e40ee2a6
+# %% ../nbs/16_cli.ipynb #b56e6e68
 def _sentence(e):
     "What to tell the user of an operating system's error; None when it is not theirs to mend."
     where = f' ({e.filename})' if e.filename else ''
@@ -287,7 +296,6 @@ def _note(message, *args, **kwargs):
 def main():
     "Entry point of `deoldify-lite`."
     if not sys.stderr.isatty(): os.environ.setdefault('TQDM_MININTERVAL', '60') # seconds: a log file is no place for a moving bar
-    atexit.register(gc.freeze)                                      # Python would go through all of torch once more for cycles: half a second
     warnings.showwarning = _note
     warnings.filterwarnings('ignore', category=FutureWarning)
     warnings.filterwarnings('ignore', category=DeprecationWarning)

@@ -15,7 +15,7 @@ from .core import UserError
 from .export import save_generator
 from .generator import blank, generators
 
-# %% ../nbs/11c_deoldify.ipynb #6b6b51c5
+# %% ../nbs/11c_deoldify.ipynb #10c6c5c7
 def _shell(name):
     "An empty class under the full name of another."
     module,_,short = name.rpartition('.')
@@ -37,7 +37,7 @@ def read_checkpoint(
             raise UserError(f"{path} wants to run code ({found[1] if found else 'a pickle'}): it is no checkpoint of DeOldify, and was not opened.") from None
         raise UserError(f"{path} is no checkpoint, or it is damaged ({type(e).__name__}): fetch it again and compare its size.") from None
     state = state.get('model', state) if isinstance(state, dict) else {}
-    if not state or not all(isinstance(v, torch.Tensor) for v in state.values()): raise UserError(f"{path} holds no network.")
+    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()): raise UserError(f"{path} holds no network.")
     return state
 
 # %% ../nbs/11c_deoldify.ipynb #cd375a05

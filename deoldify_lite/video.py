@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SEGMENT', 'HEARD', 'NO_LESS', 'AS_IS', 'FIELDS', 'Segments', 'Film', 'colorize_video']
 
-# %% ../nbs/14_video.ipynb #c7ffd4ee
+# %% ../nbs/14_video.ipynb #bc19e6f6
 import heapq, shutil, tempfile, warnings
 from collections import Counter
 from contextlib import contextmanager
@@ -17,10 +17,12 @@ import numpy as np
 from tqdm.auto import tqdm
 from .colorizer import BATCH, Colorizer, shrink
 from .core import UserError, atomic, keep_apart, read_json, write_json
+from .files import label
 from .frames import FULL, frames_of, full_range, load_av, look_of, luma_of, open_film, packets_of, paint, part_of
+from .recipe import differences
 from .steady import Steady
 
-# %% ../nbs/14_video.ipynb #e4f2d7f5
+# %% ../nbs/14_video.ipynb #64b4cf69
 SEGMENT = 96 # frames: about a minute's work on two cores
 
 class Segments:
@@ -32,8 +34,9 @@ class Segments:
     @contextmanager
     def open(self,
         plan:dict, # Of what and how the film is made
+        overwrite:bool=False, # Throw away what was made by another plan
     ):
-        "Hold the folder, and keep in it what was made by this very plan. Raises `UserError` if it is held."
+        "Hold the folder. Raises `UserError` if it is held, and for parts that were made by another plan."
         from filelock import FileLock, Timeout
         lock = FileLock(self.path/'.lock', timeout=0)
         try:
@@ -43,7 +46,10 @@ class Segments:
         except OSError as e: raise UserError(f"{self.dst} cannot be written ({e.strerror}): choose another output.") from None
         try:
             note = self.path/'plan.json'
-            if not note.exists() or read_json(note) != plan:
+            changed = differences(read_json(note), plan) if note.exists() else []
+            if changed and not overwrite:
+                raise UserError(f"{self.dst} was begun otherwise ({'; '.join(changed[:3])}): give the same options again to go on, or --overwrite to begin anew.")
+            if changed or not note.exists():
                 for f in self.path.iterdir():
                     if f.name != '.lock': f.unlink()
                 write_json(note, plan)
@@ -76,7 +82,7 @@ class Segments:
 
     def remove(self): shutil.rmtree(self.path)
 
-# %% ../nbs/14_video.ipynb #13de17fb
+# %% ../nbs/14_video.ipynb #5b8a68ca
 @dataclass(frozen=True)
 class Film:
     "How the result should be."
@@ -87,6 +93,7 @@ class Film:
     crf:int=18 # Quality of the encoder: 0 is without loss, 18 looks like it, 28 is small
     start:float=0. # Seconds from the film's beginning
     end:float|None=None # Seconds from the film's beginning; its end when not given
+    label:bool=False # Write a small mark into the corner
 
 HEARD = ('audio', 'subtitle') # kinds of streams that go into the new film as they are
 NO_LESS = ('flv', 'nut') # cannot hold times below 0, which decoding before showing needs: there everything comes a little later
@@ -126,6 +133,7 @@ def _colorized(colorizer, frames, steady, film):
         seen = [full_range(y, k) for y,k in zip(lumas, looks)]
         chromas,side = colorizer.chromas(seen, film.render_factor)
         for frame,y,look,grey,chroma in zip(group, lumas, looks, seen, chromas):
+            if film.label: y = label(y[...,None], white=look.black_white()[1])[...,0]
             if film.steady: chroma = steady(shrink(grey, side), chroma)
             new = paint(y, chroma, look, film.saturation)
             new.pts,new.time_base = frame.pts,frame.time_base
@@ -147,7 +155,7 @@ def _encode(part, painted, stream, film, tick=lambda: None):
         out.mux(new.encode(None))
     return pts,n
 
-# %% ../nbs/14_video.ipynb #48a6cd03
+# %% ../nbs/14_video.ipynb #cd93f107
 def _times(parts):
     "Times of showing of all packets, in the order of decoding."
     av = load_av()
@@ -195,7 +203,7 @@ def _add(out, stream, dst):
     try: return out.add_stream_from_template(stream, opaque=True)
     except Exception: raise UserError(f"{dst.suffix} files cannot hold stream {stream.index} ({stream.type}, {codec}): choose {other}.") from None
 
-def _join(src, parts, dst, film, look, damage, most=None):
+def _join(src, parts, dst, film, look, damage, software, most=None):
     "The film: pictures of the segments, everything else of the original, or the first packets of it; `damage` counts what had to be left out."
     av,(original,stream),kind = load_av(),open_film(src),_container(dst)
     start,end = part_of(stream, film.start, film.end)
@@ -211,6 +219,7 @@ def _join(src, parts, dst, film, look, damage, most=None):
                 for old,new in others.items(): new.metadata.update(old.metadata)
                 for old,new in ((stream, pictures), *others.items()): new.disposition = old.disposition.value
                 out.metadata.update(original.metadata)
+                out.metadata['comment'] = '; '.join(filter(None, [original.metadata.get('comment'), software])) # where it is from
                 if hasattr(out, 'set_chapters'): out.set_chapters(list(_chapters(original, start, end)))
                 rest = islice(_other_packets(original, others, start, end), most)
                 for _,packet in heapq.merge(_picture_packets(parts, pictures, round((start or 0) / made.time_base)), rest, key=itemgetter(0)):
@@ -222,7 +231,7 @@ def _join(src, parts, dst, film, look, damage, most=None):
         except (av.FFmpegError, ValueError) as e:
             raise UserError(f"{dst.suffix} files cannot hold the pictures, sound or subtitles of {src} ({type(e).__name__}): choose .mkv.") from None
 
-# %% ../nbs/14_video.ipynb #bde5af25
+# %% ../nbs/14_video.ipynb #5b2952e8
 def _trial(src, stream, dst, film):
     "Make a film of one frame, and answer its look. Raises the `UserError` that the whole film would."
     frame = next(frames_of(src, stream, film.start, film.end), None)
@@ -233,7 +242,7 @@ def _trial(src, stream, dst, film):
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder)/'grey.nut'
         _encode(part, [(grey, look)], stream, film)
-        _join(src, [part], Path(folder)/f'grey{dst.suffix}', replace(film, start=0., end=None), look, Counter(), most=64)
+        _join(src, [part], Path(folder)/f'grey{dst.suffix}', replace(film, start=0., end=None), look, Counter(), '', most=64)
     return look
 
 def colorize_video(
@@ -242,8 +251,9 @@ def colorize_video(
     dst:str|Path, # File to make, or to make again; its suffix is the container
     film:Film=Film(), # How the result should be
     progress:bool=True, # Show a progress bar
+    overwrite:bool=False, # Throw away what an interrupted command with other options has made
 )->dict: # 'frames', and 'flicker': of the network and of the result
-    "Colorize a film; goes on where it was interrupted. Warns of damage. Raises `UserError` for what is no film, and for writing over the input."
+    "Colorize a film; goes on where it was interrupted. Warns of damage. Raises `UserError` for what is no film, writing over it, and other options than before."
     src,dst = Path(src),Path(dst)
     if colorizer.whole: raise UserError(f"{colorizer.name or 'The generator'} is for drawings, and makes light as well as colour: films need one for photos.")
     keep_apart(src, dst, 'film')
@@ -251,22 +261,22 @@ def colorize_video(
     colorizer.side(film.render_factor)
     container,stream = open_film(src)
     stat,damage = src.stat(),Counter()
-    weights = dict(model=colorizer.name, mark=colorizer.mark, size=colorizer.size)
+    weights = dict(model=colorizer.name, weights=colorizer.mark, size=colorizer.size)
     plan = dict(src=str(src.resolve()), bytes=stat.st_size, changed=stat.st_mtime_ns) | weights | asdict(film)
     with container:
         look = _trial(src, stream, dst, film)
         for s in container.streams:
             if s.type in HEARD and not s.codec_context: warnings.warn(f"{src}: stream {s.index} ({s.type}) is of an unknown kind, and is left out.")
-        with Segments(dst).open(plan) as segments:
+        with Segments(dst).open(plan, overwrite) as segments:
             after,n,steady = segments.last()
             frames = frames_of(src, stream, film.start, film.end, after, damage)
             with tqdm(total=_count(stream, container, film), initial=n, unit=' frames', disable=not progress) as bar:
                 while (first := next(frames, None)) is not None:
                     painted = _colorized(colorizer, chain([first], islice(frames, SEGMENT - 1)), steady, film)
                     segments.add(lambda part: _encode(part, painted, stream, film, bar.update), steady)
-            _join(src, segments.films(), dst, film, look, damage)
+            _join(src, segments.films(), dst, film, look, damage, colorizer.software())
             n = segments.last()[1]
-            segments.remove()
+        segments.remove()
     if damage: warnings.warn(f"{src} is damaged; packets that had to be left out: {damage['packets']}.")
     return dict(frames=n, flicker=steady.flicker())
 

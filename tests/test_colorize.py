@@ -3,6 +3,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,8 +16,10 @@ from deoldify_lite.colorizer import Colorizer
 from deoldify_lite.core import RELEASED, UserError
 from deoldify_lite.doctor import check_weights
 from deoldify_lite.export import export_onnx, save_generator
+from deoldify_lite.files import read_photo
+from deoldify_lite.folders import plan_jobs
 from deoldify_lite.generator import generators
-from deoldify_lite.photos import sample_photos
+from deoldify_lite.photos import load_photo, sample_photos
 
 ARGS = dict(backbone='resnet18', norm='batch', width=.25)
 
@@ -61,7 +64,7 @@ def test_every_kind_of_pixel_keeps_size_alpha_and_luma(model, photo, tmp_path):
     assert out.returncode == 0, out.stderr
     for name in kinds(photo):
         src = Image.open(tmp_path/'in'/name)
-        path = tmp_path/'out'/name if name != 'still.gif' else tmp_path/'out'/'still.png'
+        path = (tmp_path/'out'/name).with_suffix('.png' if name.endswith(('gif', 'bmp')) else Path(name).suffix)
         dst = Image.open(path)
         pixels = np.asarray(dst)
         assert dst.size == src.size and pixels.shape[2] == (4 if 'alpha' in name else 3), name
@@ -111,6 +114,65 @@ def test_orientation_once_tags_and_profiles_kept(model, photo, tmp_path):
     assert np.abs(luma(np.asarray(out)) - turned).mean() < 1
 
 
+@pytest.mark.parametrize('compression', [None, 'tiff_adobe_deflate'])
+@pytest.mark.parametrize('bits', [8, 16])
+@pytest.mark.parametrize('orientation', [3, 6, 8])
+def test_orientation_of_tiffs(photo, tmp_path, orientation, bits, compression):
+    grey = np.asarray(photo.convert('L')).astype(np.uint16 if bits == 16 else np.uint8) * (257 if bits == 16 else 1)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(grey).save(tmp_path/'in.tif', exif=exif, compression=compression)
+    upright = np.rot90(grey, {3: 2, 6: -1, 8: 1}[orientation])
+    page, = read_photo(tmp_path/'in.tif')
+    assert page.luma.dtype == grey.dtype and (page.luma == upright).all()
+    assert np.abs(np.asarray(load_photo(tmp_path/'in.tif').convert('L'), int) - (upright >> bits - 8)).max() <= 1
+
+
+@pytest.mark.parametrize('bits', [8, 16])
+def test_tiffs_whose_white_is_0(photo, tmp_path, bits):
+    grey = np.asarray(photo.convert('L')).astype(np.uint16 if bits == 16 else np.uint8) * (257 if bits == 16 else 1)
+    tifffile.imwrite(tmp_path/'in.tif', np.iinfo(grey.dtype).max - grey, photometric='miniswhite')
+    assert (read_photo(tmp_path/'in.tif')[0].luma == grey).all()
+
+
+def test_many_small_pages_are_no_way_round_the_limit(tmp_path):
+    dot = Image.new('L', (1, 1))
+    dot.save(tmp_path/'in.tif', save_all=True, append_images=[dot] * 300)
+    with pytest.raises(UserError, match='301 pages'): read_photo(tmp_path/'in.tif')
+
+
+def test_grey_results_are_no_success(photo, tmp_path):
+    net = generators['unet'](backbone='resnet18', width=.25)
+    net.chroma = 1e-4
+    model = tmp_path/'dull.safetensors'
+    save_generator(net, model, 'unet', dict(backbone='resnet18', width=.25), 64)
+    photo.save(tmp_path/'in.png')
+    out = run('colorize', 'in.png', '-o', 'a.png', '--model', model, cwd=tmp_path)
+    assert out.returncode == 1 and 'a.png came out nearly grey' in out.stderr and '--allow-grey' in out.stderr and (tmp_path/'a.png').exists()
+    for options in (['--allow-grey'], ['--saturation', '0']):
+        assert run('colorize', 'in.png', '-o', f'{options[0]}.png', '--model', model, *options, cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize('inputs', ['scans/*', "'scans/**/*.png'"])
+def test_the_same_command_again_skips_results_inside_of_the_input(model, photo, tmp_path, inputs):
+    (tmp_path/'scans'/'a').mkdir(parents=True)
+    photo.save(tmp_path/'scans'/'one.png')
+    photo.save(tmp_path/'scans'/'a'/'two.png')
+    command = f'{sys.executable} -m deoldify_lite.cli colorize {inputs} -o scans/out --model {model}'
+    first, again = [subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True) for _ in range(2)]
+    assert first.returncode == 0 and '2 colorized' in first.stdout, first.stderr
+    assert again.returncode == 0 and '0 colorized on cpu, 2 were there' in again.stdout, again.stderr
+
+
+def test_formats_that_would_lose_something_become_png(photo, tmp_path):
+    for name in ('a.bmp', 'b.ppm', 'c.jp2', 'd.gif'): assert plan_jobs([photo_in(tmp_path, photo, name)], tmp_path/'out')[0].dst.suffix == '.png'
+
+
+def photo_in(folder, photo, name):
+    photo.convert('L').save(folder/name)
+    return folder/name
+
+
 def test_pages_of_a_tiff(model, photo, tmp_path):
     pages = [photo.convert('L').rotate(a) for a in (0, 90, 180)]
     pages[0].save(tmp_path/'in.tif', save_all=True, append_images=pages[1:])
@@ -140,7 +202,7 @@ def test_a_folder_goes_on_after_bad_files_and_skips_what_is_done(model, photo, t
     bomb(tmp_path/'in'/'bomb.png')
     before = {f: f.read_bytes() for f in tmp_path.rglob('*') if f.is_file()}
     out = run('colorize', 'in', '-o', 'out', '--model', model, cwd=tmp_path)
-    assert out.returncode == 1 and '3 colorized, 4 failed' in out.stdout
+    assert out.returncode == 1 and '3 colorized on cpu, 4 failed' in out.stdout
     for name, says in {'broken.jpg': 'cannot be read', 'page.png': 'cannot be read', 'film.gif': 'is an animation', 'bomb.png': 'more than 200,000,000'}.items():
         assert any(name in line and says in line for line in out.stderr.splitlines()), out.stderr
     made = {f.relative_to(tmp_path/'out') for f in (tmp_path/'out').rglob('*') if f.is_file()}
@@ -148,7 +210,7 @@ def test_a_folder_goes_on_after_bad_files_and_skips_what_is_done(model, photo, t
     assert all(f.read_bytes() == data for f, data in before.items())
     stamps = {f: f.stat().st_mtime_ns for f in (tmp_path/'out').rglob('*.*')}
     again = run('colorize', 'in', '-o', 'out', '--model', model, cwd=tmp_path)
-    assert '0 colorized, 3 were there (--overwrite does them again), 4 failed' in again.stdout
+    assert '0 colorized on cpu, 3 were there (--overwrite does them again), 4 failed' in again.stdout
     assert stamps == {f: f.stat().st_mtime_ns for f in (tmp_path/'out').rglob('*.*')}
     once_more = run('colorize', 'in/a.png', '-o', 'out', '--model', model, '--overwrite', cwd=tmp_path)
     assert once_more.returncode == 0 and (tmp_path/'out'/'a.png').stat().st_mtime_ns > stamps[tmp_path/'out'/'a.png']
@@ -187,7 +249,7 @@ def test_options(model, photo, tmp_path):
     fails('1 of 1 photos failed', 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--max-pixels', 1000, cwd=tmp_path)
     fails('is an input', 'colorize', 'in.png', '-o', 'in.png', '--model', model, '--overwrite', cwd=tmp_path)
     fails('name a folder', 'colorize', 'in.png', 'both.png', '-o', 'x.png', '--model', model, cwd=tmp_path)
-    fails("no way to write '.xyz'", 'colorize', 'in.png', '-o', 'x.xyz', '--model', model, cwd=tmp_path)
+    fails("not written as '.xyz'", 'colorize', 'in.png', '-o', 'x.xyz', '--model', model, cwd=tmp_path)
     assert not (tmp_path/'x.png').exists() and not (tmp_path/'x.xyz').exists()
 
 
@@ -240,4 +302,4 @@ def test_inference_imports_neither_fastai_nor_torchvision(model, photo, tmp_path
     code = f"import sys\nsys.argv = ['deoldify-lite', 'colorize', 'in.png', '-o', 'out.png', '--model', {str(model)!r}]\nfrom deoldify_lite.cli import main\n" \
            "try: main()\nfinally: print([m for m in ('fastai', 'torchvision', 'matplotlib', 'skimage') if m in sys.modules])"
     out = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
-    assert out.stdout.strip().endswith('[]'), out.stdout + out.stderr
+    assert out.returncode == 0 and (tmp_path/'out.png').exists() and out.stdout.strip().endswith('[]'), out.stdout + out.stderr

@@ -263,7 +263,20 @@ def test_kill_and_run_again(tmp_path, monkeypatch):
     assert not list(tmp_path.glob('.*'))
 
 
-def test_another_plan_starts_afresh(tmp_path, monkeypatch):
+def test_films_say_where_their_colours_are_from(tmp_path):
+    src, plain, marked = clip(tmp_path/'in.mp4', 6, sound=False), tmp_path/'plain.mkv', tmp_path/'marked.mkv'
+    for dst, label in ((plain, False), (marked, True)): colorize_video(colorizer(), src, dst, Film(crf=0, label=label), progress=False)
+    pictures = []
+    for path in (plain, marked):
+        with av.open(str(path)) as film:
+            assert 'deoldify_lite' in {k.lower(): v for k, v in film.metadata.items()}['comment']
+            pictures.append(np.stack([f.to_ndarray(format='gray') for f in film.decode(video=0)]).astype(int))
+    changed = np.abs(pictures[0] - pictures[1]).max(0) > 8
+    rows, columns = np.nonzero(changed)
+    assert changed.sum() > 50 and rows.min() > 64 and columns.max() < 110          # the lower left corner, of every frame
+
+
+def test_other_options_are_asked_about_before_anything_is_thrown_away(tmp_path, monkeypatch):
     monkeypatch.setattr('deoldify_lite.video.SEGMENT', 8)
     src = clip(tmp_path/'in.mp4', 24, sound=False)
     calls = []
@@ -275,7 +288,9 @@ def test_another_plan_starts_afresh(tmp_path, monkeypatch):
     assert (tmp_path/'.out.mp4.parts'/'00000.npz').exists()
     other = Colorizer(None, 64, name='a', run=lambda x: x)
     other.mark = 'other weights of the same name'
-    out = colorize_video(other, src, tmp_path/'out.mp4', progress=False)
+    with pytest.raises(UserError, match='begun otherwise .*weights:.*--overwrite'): colorize_video(other, src, tmp_path/'out.mp4', progress=False)
+    assert (tmp_path/'.out.mp4.parts'/'00000.npz').exists()
+    out = colorize_video(other, src, tmp_path/'out.mp4', progress=False, overwrite=True)
     assert out['frames'] == 24 and out['flicker'][0] < .5                 # no segment of the other model is in it
 
 
