@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['targets', 'GRID', 'NEIGHBOURS', 'SIGMA', 'SCALE', 'INK', 'PALE', 'inputs', 'normalize', 'denormalize', 'luma',
-           'to_grey', 'join_luma', 'fit_gamut', 'exact', 'rgb_to_ab', 'RGBTarget', 'ABTarget', 'ab_bins', 'nearest_bin',
-           'BinTarget', 'to_lines', 'given', 'WholeTarget', 'Vivid', 'make_target']
+           'to_grey', 'join_luma', 'fit_gamut', 'as_photo', 'exact', 'rgb_to_ab', 'RGBTarget', 'ABTarget', 'ab_bins',
+           'nearest_bin', 'BinTarget', 'to_lines', 'given', 'WholeTarget', 'Vivid', 'make_target']
 
 # %% ../nbs/01_color.ipynb #310a6d5f
 from functools import cache, wraps
@@ -41,7 +41,7 @@ def to_grey(
     "What the generator is given: luma in all three channels, so that an encoder for RGB fits."
     return luma(rgb).expand_as(rgb)
 
-# %% ../nbs/01_color.ipynb #d4bcc754
+# %% ../nbs/01_color.ipynb #b49faddf
 def join_luma(
     rgb:Tensor, # (…, 3, H, W) RGB in [0, 1] whose chroma counts
     grey:Tensor, # (…, 3 or 1, H, W) picture in [0, 1] whose luma counts
@@ -59,6 +59,14 @@ def fit_gamut(
     room = torch.where(d > 0, 1 - y, y)                      # how far each channel may go
     scale = (room / d.abs().clamp_min(1e-6)).amin(-3, keepdim=True).clamp(max=1)
     return (y + d * scale).clamp(0, 1)
+
+def as_photo(
+    pred:Tensor, # (…, 3, H, W) normalised RGB: a generator's answer
+    chroma:float=1., # What its chroma is multiplied by
+)->Tensor: # (…, 3, H, W) RGB in [0, 1]
+    "What a file would show of an answer. Stages measure and the critic judges this, and not what no screen can show."
+    rgb = denormalize(pred.float())
+    return fit_gamut(rgb if chroma == 1 else luma(rgb) + chroma * (rgb - luma(rgb)))
 
 # %% ../nbs/01_color.ipynb #0ba9702e
 def exact(

@@ -5,16 +5,18 @@
 # %% auto #0
 __all__ = ['COMPARED', 'SEEN_BY_PEOPLE', 'train_one', 'compare']
 
-# %% ../nbs/13f_compare.ipynb #4d04c7f6
+# %% ../nbs/13f_compare.ipynb #09fda441
 from pathlib import Path
+from .colorizer import called
 from .core import Run, atomic, markdown, read_json, read_table
 from .evaluate import evaluate, table
 from .export import save_generator
+from .photos import check_apart
 from .recipe import SEEN, recipes
 from .stages import export, gen_names
 from .training import open_training
 
-# %% ../nbs/13f_compare.ipynb #65f32e6d
+# %% ../nbs/13f_compare.ipynb #b697f1da
 COMPARED = ('deoldify-64', 'unet-l1', 'pix2pix', 'pix2pix-resnet18', 'dcgan', 'dcgan-mae', 'resnet18-cnn', 'resnet18-cnn-l1', 'resnet18-cnn-l2', 'iizuka', 'zhang')
 
 def train_one(
@@ -29,17 +31,12 @@ def train_one(
         start = str(folder/before/'generator.safetensors') if before in recipes else None
         t = open_training(run, data, name, device=device, start=start)
         made = export(t)
-        if not (t.recipe.gan and t.recipe.pretrain): return [_called(made, run/f'{name}.safetensors')]
+        if not (t.recipe.gan and t.recipe.pretrain): return [made]
         stage_1 = run/f'{name}-stage-1.safetensors'
         if not stage_1.exists():
             generator = t.generator(f'{gen_names(t.recipe)[-1]}.pth').eval().cpu()
             save_generator(generator, stage_1, t.recipe.generator, t.recipe.generator_args, t.size)
-        return [stage_1, _called(made, run/f'{name}.safetensors')]
-
-def _called(file, name):
-    "A second name for a file, by which the table calls it."
-    if not name.exists(): name.hardlink_to(file)
-    return name
+        return [stage_1, made]
 
 def _spent(folder, name):
     "Photos shown in all steps, and seconds: a row of the table of costs."
@@ -65,9 +62,10 @@ def compare(
     size:int=128, # Side at which everything is measured, in pixels
     device:str|None=None, # 'cuda', 'mps' or 'cpu'; the best there is when not given
 )->Path: # `comparison.md`
-    "Train what is not trained yet, measure all, and write one file of tables; what follows 'What we see' in an earlier one stays."
+    "Train what is not trained yet, measure all, write one file of tables; what people wrote stays. Raises `UserError` when test photos are learned from."
     out,folder = Path(out),Path(folder)
     for name in names: recipes[name]                             # one that is none is an error now, not after hours
+    for test in tests: check_apart(data, test)
     models = [m for name in names for m in train_one(name, data, folder, device)]
     parts = ['# Comparison', '', f'`deoldify-lite compare --data {_label(data)} {" ".join(f"--test {_label(t)}" for t in tests)}`; '
              f'each generator is shown {SEEN:,} photos at 64 px; what a system asks for beside that is in the last table.', '']
@@ -85,5 +83,5 @@ def _measured(file, models, size, test):
     made = file.with_suffix('.json')
     if not made.exists() or any(m.stat().st_mtime > made.stat().st_mtime for m in models): return False
     old = read_json(made)
-    same = {m.stem for m in models} == set(old['results']) - {'grey copy', 'constant chroma'}
+    same = {called(m) for m in models} == set(old['results']) - {'grey copy', 'constant chroma'}
     return same and (size, str(test)) == (old['protocol']['size'], old['protocol']['data'])

@@ -122,8 +122,12 @@ class PhotoSet:
         with ThreadPoolExecutor(THREADS) as pool: views = (map if self.stored is not None and not self.warps else pool.map)(self._view, idxs, draws)
         return TensorImage(torch.from_numpy(np.stack(list(views))).permute(0, 3, 1, 2))
 
-# %% ../nbs/03_data.ipynb #4b98c156
-def _rounds(places, n, rng): return np.concatenate([rng.permutation(places) for _ in range(-(-n // len(places)))])[:n]
+# %% ../nbs/03_data.ipynb #052f4626
+def _stretch(places, first, n, seed):
+    "`n` places from the `first` on, of an endless row in which each comes once a round."
+    rounds = range(first // len(places), -(-(first + n) // len(places)))
+    row = np.concatenate([np.random.default_rng(seed_of(seed, r)).permutation(places) for r in rounds])
+    return row[first - rounds.start * len(places):][:n]
 
 class PhotoLoader(TfmdDL):
     "A fastai loader over one or more `PhotoSet`s of equal length, whose order and crops follow from (seed, epoch, batch)."
@@ -148,8 +152,8 @@ class PhotoLoader(TfmdDL):
 
     def get_idxs(self):
         if not self.shuffle: return list(range(self.n))
-        rng,each = np.random.default_rng(seed_of(self.seed, self.epoch)),-(-self.n // len(self.kinds))
-        return np.stack([_rounds(places, each, rng) for places in self.kinds], 1).flatten()[:self.n].tolist()
+        each = -(-self.n // len(self.kinds))
+        return np.stack([_stretch(places, self.epoch * each, each, self.seed) for places in self.kinds], 1).flatten()[:self.n].tolist()
 
     def create_batches(self, samps):
         chunks = list(chunked(list(samps), self.bs, self.drop_last))[self.first:]
@@ -206,7 +210,7 @@ class FakeOrReal(ItemTransform):
         return TensorImage(torch.cat([fake, real])),torch.cat([torch.zeros(len(fake)), torch.ones(len(real))]).to(fake.device)
     def decodes(self, b): return TensorImage(denormalize(b[0]).clamp(0, 1)),b[1]
 
-# %% ../nbs/03_data.ipynb #896a1c8d
+# %% ../nbs/03_data.ipynb #65b3f031
 def photo_loader(
     files:list[Path], # Photos
     size:int, # Side in pixels
@@ -223,6 +227,7 @@ def check_enough(
 ):
     "Raise `UserError` where there are fewer photos than a batch."
     if n < bs: raise UserError(f"{n} photos for training are fewer than a batch of {bs}: add photos, or choose a recipe with smaller batches.")
+    if bs < world(): raise UserError(f"A batch of {bs} photos is too small for {world()} processes: use GPUS={bs} or fewer.")
 
 def _loaders(train, valid, tfm, bs, n, seed, device, kinds=None):
     check_enough(len(train), bs)
@@ -236,7 +241,7 @@ def photo_dls(
     valid:list[Path], # Photos to measure on
     size:int, # Side in pixels
     bs:int=16, # Photos a batch
-    n:int=0, # Photos that an epoch shows, drawn anew for each; 0 for all of them
+    n:int=0, # Photos that an epoch shows: a part of a round over all of them, or several; 0 for one round
     seed:int=0, # Seed of order and crops
     cache:Path|None=None, # Folder for decoded photos; None decodes them each time
     device='cpu', # Where batches go
@@ -258,7 +263,7 @@ def critic_dls(
     valid:list[tuple], # The same, to measure on
     size:int, # Side in pixels
     bs:int=16, # Pairs a batch: the critic sees twice as many photos
-    n:int=0, # Photos that an epoch shows, drawn anew for each; 0 for all of them
+    n:int=0, # Pairs that an epoch shows: a part of a round over all of them, or several; 0 for one round
     seed:int=0, # Seed of order and crops
     device='cpu', # Where batches go
     via:int=0, # Side of the generated photos: the real ones are brought to it first, or their sharpness would tell them

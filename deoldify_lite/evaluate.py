@@ -20,7 +20,7 @@ from .measures import FullTally, learned_metrics
 from .metrics import contact_sheet
 from .photos import find_data, load_photo, scan, square
 
-# %% ../nbs/13e_evaluate.ipynb #43c38075
+# %% ../nbs/13e_evaluate.ipynb #eee18723
 def chroma_of(
     rgb:np.ndarray, # (H, W, 3) uint8
 )->np.ndarray: # (2, H, W) float32: R - Y and B - Y, for luma in [0, 1]
@@ -36,10 +36,12 @@ class Contender:
     factor:float=1. # What the chroma is multiplied by
     colorizer:object=None # The `Colorizer` behind it
 
+def _small(y, side): return np.asarray(Image.fromarray(y).resize((side, side), Image.BICUBIC, reducing_gap=3.))
+
 def _said_by(colorizer):
     "Its chromas of lumas; who learned from drawings is given lines."
     def said(lumas):
-        if colorizer.whole: lumas = [given(np.repeat(y[...,None], 3, 2), 'sketch') for y in lumas]
+        if colorizer.whole: lumas = [given(np.repeat(_small(y, colorizer.side())[...,None], 3, 2), 'sketch') for y in lumas] # lines as wide as in training
         return colorizer.chromas(lumas)[0]
     return said
 

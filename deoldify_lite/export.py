@@ -57,7 +57,7 @@ def load_generator(
     generator.chroma = header['chroma']
     return generator.eval(),header
 
-# %% ../nbs/11_export.ipynb #f6552c5e
+# %% ../nbs/11_export.ipynb #333823fd
 SMALL = 4096 # Weights with fewer numbers than this are left as they are: they would save nothing
 
 def packed(
@@ -90,6 +90,7 @@ def pack(
     keep_apart(src, dst)
     header = read_header(src)
     if chroma and header['args'].get('whole'): raise UserError(f"{src} colours drawings, whose luma is predicted too: leave the chroma out.")
+    if chroma not in (None, header['chroma']): header.pop('metrics', None)      # they were measured with the other factor
     header |= dict(chroma=chroma or header['chroma'])
     with safe_open(src, 'pt') as f: state = packed(unpacked({k: f.get_tensor(k) for k in f.keys()}))
     with atomic(dst) as part:

@@ -7,7 +7,7 @@ __all__ = ['Precision', 'adamw', 'spread_lrs', 'Parallel', 'generator_learner', 
            'StopOnBadLoss', 'Log', 'Every', 'Progress', 'GanModel', 'GanLoss', 'Turns', 'Average', 'gan_learner',
            'gan_lrs']
 
-# %% ../nbs/08_learner.ipynb #e146ff16
+# %% ../nbs/08_learner.ipynb #3760cf7f
 import math, time
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastcore.basics import store_attr
 from tqdm.auto import tqdm
-from .color import denormalize, fit_gamut, normalize
+from .color import as_photo, normalize
 from .core import UserError, atomic, rank, world
 from .critic import critic_accuracy, critic_groups, critic_loss
 from .generator import as_plain, generator_groups, load_state, load_weights, native_bf16
@@ -63,7 +63,7 @@ def spread_lrs(
     "Discriminative learning rates: `n` steps from lr/spread up to lr."
     return [lr] if n == 1 else [lr * spread**(i/(n-1) - 1) for i in range(n)]
 
-# %% ../nbs/08_learner.ipynb #21d98083
+# %% ../nbs/08_learner.ipynb #93af5f9b
 class _Whole:
     "Batch norm over the batches of all processes."
     def forward(self, x):
@@ -92,16 +92,19 @@ class Parallel(Callback):
         for v in self.model.state_dict().values(): dist.broadcast(v, 0)
         self._norms({nn.BatchNorm1d: _Whole1d, nn.BatchNorm2d: _Whole2d})
     def after_fit(self): self._norms({_Whole1d: nn.BatchNorm1d, _Whole2d: nn.BatchNorm2d})
+    def before_batch(self):
+        if not self.training: return
+        mine = len(self.xb[0])
+        self.share = mine / all_reduce(torch.tensor(float(mine), device=self.xb[0].device)).item()    # a batch of 9 is 5 and 4 for two
     def before_step(self):
         grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-        flat = torch.cat([g.flatten() for g in grads])           # one message instead of hundreds
+        flat = torch.cat([g.flatten() for g in grads]) * self.share  # one message instead of hundreds
         dist.all_reduce(flat)
-        for g,mean in zip(grads, (flat / world()).split([g.numel() for g in grads])): g.copy_(mean.view(g.shape))
+        for g,mean in zip(grads, flat.split([g.numel() for g in grads])): g.copy_(mean.view(g.shape))
     def after_batch(self):
         if not self.training: return
-        self.learn.loss = self.loss.detach().clone()
+        self.learn.loss = self.loss.detach() * self.share
         dist.all_reduce(self.loss)
-        self.learn.loss = self.loss / world()
 
 # %% ../nbs/08_learner.ipynb #3b96183a
 def _learner(dls, model, loss, groups, **kwargs):
@@ -190,7 +193,7 @@ class StopOnBadLoss(Callback):
             raise UserError(f"The loss became {self.loss.item()} in epoch {self.epoch}, batch {self.iter}; {last}. "
                             "Start a new RUN; if it happens again, lower `lr` in the recipe (nbs/10_recipe.ipynb).")
 
-# %% ../nbs/08_learner.ipynb #8f513bd8
+# %% ../nbs/08_learner.ipynb #e9bbca49
 class Log(Callback):
     "Average the losses, measure the validation photos, and hand one row an epoch to `write`."
     order = 80
@@ -202,12 +205,13 @@ class Log(Callback):
         self.memory = dict(loss=0., n=0, seconds=0.)             # goes into the checkpoint
     def before_train(self):
         if self.dls.train.first == 0: self.memory.update(loss=0., n=0, seconds=0.)
-    def before_batch(self): self.began = time.perf_counter()
+    def before_epoch(self): self.began = time.perf_counter()
     def before_validate(self): self.tally,self.valid = self.measure and self.measure(),[]
     def after_batch(self):
         if self.training:
             m = self.memory
-            m.update(loss=m['loss'] + self.loss.item(), n=m['n'] + 1, seconds=m['seconds'] + time.perf_counter() - self.began)
+            began,self.began = self.began,time.perf_counter()    # from batch to batch: the loader, checkpoints and their measuring count
+            m.update(loss=m['loss'] + self.loss.item(), n=m['n'] + 1, seconds=m['seconds'] + self.began - began)
         else:
             self.valid.append(self.loss.item())
             if self.tally: self.tally.add(self.pred, self.yb[0])
@@ -248,7 +252,7 @@ class Progress(Callback):
         self.bar.update()
     def after_train(self): self.bar.close()
 
-# %% ../nbs/08_learner.ipynb #3088183e
+# %% ../nbs/08_learner.ipynb #2d3e8764
 class GanModel(nn.Module):
     "Generator and critic; answers the generator's picture."
     def __init__(self,
@@ -289,7 +293,7 @@ class GanLoss(nn.Module):
         self.nets = [model]                                    # in a list: its parameters are not the loss's
 
     def forward(self, pred, y):
-        model,seen = self.nets[0],normalize(fit_gamut(denormalize(pred)))  # `seen`: as the files of stage 2 showed them
+        model,seen = self.nets[0],normalize(as_photo(pred))     # `seen`: as the files of stage 2 showed them
         if model.training and model.turn == 'critic':
             label = torch.cat([torch.zeros(len(pred)), torch.ones(len(y))]).to(pred.device)
             return critic_loss(model.critic(torch.cat([seen, y])), label)

@@ -144,7 +144,7 @@ class CrossEntropy(TargetLoss):
         likely = torch.log_softmax(raw, 1).gather(1, bins)
         return -(self.weight[bins[:,0]] * (share * likely).sum(1)).mean()
 
-# %% ../nbs/06_loss.ipynb #275a2dbb
+# %% ../nbs/06_loss.ipynb #3bb2ec13
 def make_loss(
     name:str='perceptual', # Name in `losses`
     **args, # Passed to a loss that is not perceptual
@@ -152,4 +152,4 @@ def make_loss(
     "The loss of stage 1, and what became of its features."
     if name != 'perceptual': return losses[name](**args),'none'
     state = imagenet_weights('vgg16')
-    return (PixelLoss(), 'none') if state is None else (PerceptualLoss(state), 'imagenet')
+    return (PixelLoss(), 'none') if state is None else (PerceptualLoss(state, **args), 'imagenet')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['grey_photo', 'ShrinkTo', 'export_learner', 'load_pickled']
 
-# %% ../nbs/11b_pickled.ipynb #b90a24b1
+# %% ../nbs/11b_pickled.ipynb #4cbee26c
 from pathlib import Path
 import numpy as np
 from PIL import Image
@@ -15,11 +15,11 @@ from fastai.data.transforms import IntToFloatTensor, Normalize
 from fastai.learner import Learner, load_learner
 from fastai.vision.core import PILImage, TensorImage
 from fasttransform import Transform
-from .color import MEAN, STD, denormalize, fit_gamut, normalize
+from .color import MEAN, STD, as_photo, normalize
 from .core import UserError, atomic
 from .generator import Generator, folded
 
-# %% ../nbs/11b_pickled.ipynb #b2969d04
+# %% ../nbs/11b_pickled.ipynb #e1f11280
 def grey_photo(im): return PILImage(im.convert('L').convert('RGB'))
 
 class ShrinkTo(Transform):
@@ -33,7 +33,7 @@ class ShrinkTo(Transform):
 class _ForPredict(nn.Module):
     "The generator as `predict` needs it: an answer that the screen can show, as fastai's picture type."
     def __init__(self, generator, size): super().__init__(); self.generator,self.size = generator,size
-    def forward(self, x): return TensorImage(normalize(fit_gamut(denormalize(self.generator(x)))))
+    def forward(self, x): return TensorImage(normalize(as_photo(self.generator(x))))
 
 def _no_loss(pred, y): return pred.sum() * 0
 

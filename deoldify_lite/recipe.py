@@ -80,7 +80,7 @@ class Recipe:
     encoder_source:str='' # Where the encoder's first weights are from: 'imagenet', 'classes', 'released', 'start', 'random'; set when a run starts
     features:str='' # Where the loss's features are from: 'imagenet', 'none'; set when a run starts
 
-# %% ../nbs/10_recipe.ipynb #607459e3
+# %% ../nbs/10_recipe.ipynb #e847471b
 MAX_ROUNDS = 60 # Times that a fit shows the same photo at most: past that a small set is only learned by heart
 MEASURES = 4 # Epochs, and so measurements, in a fit at least
 BATCHES = 8 # Batches an epoch shows at least where there are more rounds than that: measuring costs time too
@@ -115,7 +115,7 @@ def change(
         if min(sizes) < 32: raise UserError(f"SIZES start at 32 pixels; {min(sizes)} is too small for the network.")
         fits = tuple(_at(fits, s) for s in sizes)
     if epochs is not None:
-        if epochs < 1: raise UserError(f"EPOCHS must be 1 or more, not {epochs}.")
+        if not 1 <= epochs <= MAX_ROUNDS: raise UserError(f"EPOCHS must be 1 or more, and {MAX_ROUNDS} or less, not {epochs}.")
         fits = tuple(replace(f, seen=epochs * n) for f in fits)
     return replace(recipe, pretrain=fits)
 
@@ -124,7 +124,7 @@ def _at(fits, size):
     near = min(fits, key=lambda f: (abs(f.size - size), f.frozen))
     return replace(near, size=size, bs=max(2, min(near.bs, int(near.bs * near.size**2 / size**2))))
 
-# %% ../nbs/10_recipe.ipynb #7e145d90
+# %% ../nbs/10_recipe.ipynb #df0986f2
 def to_json(
     recipe:Recipe, # As registered, or a plan
 )->dict: # For `recipe.json`
@@ -136,9 +136,10 @@ def from_json(
 )->Recipe:
     "A recipe back from JSON. Raises `UserError` for one of another version."
     make = lambda cls, v: v and cls(**{k: tuple(o) if isinstance(o, list) else o for k,o in v.items()})
-    several = {k: tuple(make(Fit, f) for f in d[k]) for k in ('pretrain', 'critic_fits')}
-    try: return Recipe(**d | several | dict(gan=make(Gan, d['gan']), pretext=make(Fit, d.get('pretext'))))
-    except TypeError: raise UserError("recipe.json is of another version of deoldify_lite: start a new RUN.") from None
+    try:
+        several = {k: tuple(make(Fit, f) for f in d[k]) for k in ('pretrain', 'critic_fits')}
+        return Recipe(**d | several | dict(gan=make(Gan, d['gan']), pretext=make(Fit, d.get('pretext'))))
+    except (TypeError, KeyError): raise UserError("recipe.json is of another version of deoldify_lite: start a new RUN.") from None
 
 def differences(
     old, # JSON of one recipe

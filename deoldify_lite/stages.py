@@ -7,7 +7,7 @@ __all__ = ['pretrain_encoder', 'first_state', 'gen_names', 'pretrain_generator',
            'colorize_batch', 'pretrain_critic', 'critic_start', 'measure', 'gan_log', 'pick_checkpoint', 'train_gan',
            'export']
 
-# %% ../nbs/12_stages.ipynb #76bba84a
+# %% ../nbs/12_stages.ipynb #79cbaf0e
 import copy, warnings
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,8 @@ from fastai.callback.core import CancelFitException
 from fastai.metrics import accuracy
 from PIL import Image
 from tqdm.auto import tqdm
-from .color import denormalize, fit_gamut, inputs, normalize
-from .core import Run, UserError, atomic, rank, read_table, record, seed_all, together, world, write_table
+from .color import as_photo, denormalize, inputs, normalize
+from .core import Run, UserError, atomic, rank, read_table, record, seed_all, seed_of, together, world, write_table
 from .critic import critics
 from .data import GreyToClass, critic_dls, decode, stored_side
 from .export import encoder_start, save_generator
@@ -28,14 +28,14 @@ from .pickled import export_learner
 from .recipe import to_json
 from .training import Accuracy, OnScale, Training, backbone, critic_backbone, critic_knows, drop_cache, fit_step, save_weights
 
-# %% ../nbs/12_stages.ipynb #c86cb58f
+# %% ../nbs/12_stages.ipynb #ec9cc555
 def pretrain_encoder(
     t:Training, # What to train, where
 )->dict: # State dict for `encoder`
     "Train the encoder as a classifier of grey photos."
     if not t.run.has('encoder.pth'):
         fit,labels = t.recipe.pretext,(t.photos.labels('train'), t.photos.labels('valid')[:t.recipe.valid_photos])
-        dls = t.loaders(fit, labels=labels, tfm=GreyToClass())
+        dls = t.loaders(fit, 'encoder', labels=labels, tfm=GreyToClass())
         seed_all(t.recipe.seed, 'classifier')
         learn = class_learner(dls, critics['resnet'](backbone(t.recipe), n_out=len(t.photos.classes())).to(t.device))
         fit_step(t, learn, 'encoder', fit, fit.lr, partial(Accuracy, accuracy))
@@ -60,7 +60,7 @@ def _as_begun(t, arch):
     raise UserError(f"{t.run.path} was started with encoder weights from '{t.recipe.encoder_source}' and now they are from '{source}': "
                     "make the same weights available again, or start a new RUN.")
 
-# %% ../nbs/12_stages.ipynb #ea8a9ff6
+# %% ../nbs/12_stages.ipynb #afd04889
 def gen_names(
     recipe, # Resolved `Recipe`
 )->list[str]: # One a fit: 'gen_064_frozen', 'gen_064', 'gen_128', …
@@ -77,9 +77,9 @@ def pretrain_generator(
     for step,fit in zip(gen_names(t.recipe), t.recipe.pretrain):
         if not t.run.has(f'{step}.pth'):
             state = first_state(t) if before is None else None
-            dls = t.loaders(fit, labels=t.labels())
+            dls = t.loaders(fit, step, labels=t.labels())
             learn = generator_learner(dls, t.generator(before, state), t.content)
-            fit_step(t, learn, step, fit, spread_lrs(fit.lr, fit.spread, len(learn.splitter(learn.model))), OnScale)
+            fit_step(t, learn, step, fit, spread_lrs(fit.lr, fit.spread, len(learn.splitter(learn.model))), partial(OnScale, t.recipe.chroma))
             save_weights(t, learn.model, f'{step}.pth', step)
             drop_cache(t)
         before = f'{step}.pth'
@@ -95,7 +95,7 @@ def cycle_file(
 
 def _start_of(t, cycle): return pretrain_generator(t) if cycle == 1 else train_gan(t, cycle - 1)
 
-# %% ../nbs/12_stages.ipynb #06677c1c
+# %% ../nbs/12_stages.ipynb #1d9ab761
 def save_generations(
     t:Training, # What to train, where
     cycle:int=1, # Which round of stages 2 to 4
@@ -129,9 +129,9 @@ def colorize_batch(
     "What the generator makes of photos."
     rgb = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).to(device).float() / 255
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=native_bf16(device)): out = net(normalize(inputs[input](rgb)))
-    return (fit_gamut(denormalize(out.float())) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return (as_photo(out, net.chroma) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
-# %% ../nbs/12_stages.ipynb #90e8c563
+# %% ../nbs/12_stages.ipynb #ee1d1629
 def pretrain_critic(
     t:Training, # What to train, where
     cycle:int=1, # Which round of stages 2 to 4
@@ -147,7 +147,8 @@ def pretrain_critic(
         step = cycle_file(cycle, 'critic' if i == len(fits) - 1 else f'critic_{i}')
         if not t.run.has(f'{step}.pth'):
             state = critic_start(t) if before is None else None
-            dls = critic_dls(pairs['train'], pairs['valid'], fit.size, fit.bs, fit.photos, t.recipe.seed, t.device, stored_side(t.recipe.gan.size))
+            dls = critic_dls(pairs['train'], pairs['valid'], fit.size, fit.bs, fit.photos, seed_of(t.recipe.seed, step), t.device,
+                             stored_side(t.recipe.gan.size))
             learn = critic_learner(dls, t.critic(before, state))
             fit_step(t, learn, step, fit, spread_lrs(fit.lr, fit.spread, len(learn.splitter(learn.model))), Accuracy)
             save_weights(t, learn.model, f'{step}.pth', step)
@@ -166,20 +167,21 @@ def critic_start(
     arch = critic_backbone(t.recipe)
     return first_state(t) if arch == backbone(t.recipe) else _as_begun(t, arch)
 
-# %% ../nbs/12_stages.ipynb #6fa1e8c5
+# %% ../nbs/12_stages.ipynb #6193e25f
 def measure(
     net, # Generator
     dl, # Loader of validation photos
 )->tuple[dict, dict]: # `Tally.result` and a few pictures: input, generated, real
     "Colorize validation photos and compare; leaves the network's mode as it was."
-    mode,tally,shown = net.training,OnScale(),None
+    mode,shown,chroma = net.training,None,getattr(net, 'chroma', 1.)
+    tally = OnScale(chroma)
     net.eval()
     with torch.no_grad():
         for x,y,*_ in dl:
             x,y = as_plain(x),as_plain(y)
             pred = net(x)
             tally.add(pred, y)
-            if shown is None: shown = dict(input=denormalize(x[:8]), generated=denormalize(pred[:8]), real=denormalize(y[:8]))
+            if shown is None: shown = dict(input=denormalize(x[:8]), generated=as_photo(pred[:8], chroma), real=denormalize(y[:8]))
     net.train(mode)
     return tally.result(),shown
 
@@ -190,8 +192,8 @@ def _checkpoint(t, cycle, learn, gen, number, dl):
     if rank() == 0: _keep(folder, number, gen, result, shown, learn.turns.memory)
     together()
     rows = [r for r in gan_log(t.run, cycle) if int(r['checkpoint']) <= number]  # after a crash the file may know more
-    if number > 1 and all(float(r['colour_ratio']) < .1 for r in rows[-2:]):
-        warnings.warn(f"The generator's colours have collapsed to a tenth of the real ones at checkpoint {number}; see {folder}.")
+    if len(rows) > 1 and all(float(r['ab_spread']) < .1 for r in rows[-2:]):
+        warnings.warn(f"The generator's colours have collapsed: they spread over less than a tenth of the real ones' range at checkpoint {number}; see {folder}.")
     return rows
 
 def _keep(folder, number, gen, result, shown, turns):
@@ -218,7 +220,11 @@ def pick_checkpoint(
     "Replay the inflection-point rule on the saved log. Raises `UserError` when there is none."
     rows = gan_log(run, cycle)
     if not rows: raise UserError(f"{run.path} has no gan/log.csv yet: run train-gan first.")
-    return pick(rows, float(rows[0]['psnr']))
+    return pick(rows, _before(gan_log(run)))
+
+def _before(rows):
+    "PSNR of the generator that the first cycle's GAN began with; None where it began from nothing: such a log has no checkpoint 0."
+    return float(rows[0]['psnr']) if rows[0]['checkpoint'] == '0' else None
 
 def train_gan(
     t:Training, # What to train, where
@@ -229,17 +235,18 @@ def train_gan(
     cycle = cycle or t.recipe.cycles
     name,step,gan = cycle_file(cycle, 'gan.pth'),cycle_file(cycle, 'gan'),t.recipe.gan
     if t.run.has(name): return name
-    critic = t.critic(pretrain_critic(t, cycle))
-    generator,dls = t.generator(_start_of(t, cycle)),t.loaders(gan)
+    critic,before = t.critic(pretrain_critic(t, cycle)),_start_of(t, cycle)
+    generator,dls = t.generator(before),t.loaders(gan, step)
     turns = Turns(gan.critic_thresh, gan.max_critic)
     learn = gan_learner(dls, generator, critic, t.content, turns, gan.adversarial, gan.content, gan.betas)
     every = max(1, len(dls.train) * gan.epochs // gan.checkpoints)
     average,kept = Average(gan.average),copy.deepcopy(generator)
     def _at_checkpoint(number):
+        if number == 0 and before is None: return                # from nothing: there is nothing to go back to
         kept.load_state_dict(average.memory)
         rows = _checkpoint(t, cycle, learn, kept, number, dls.valid)
         if gan.plateau and plateau(rows, gan.plateau): learn.opt.set_hyper('lr', [h['lr'] / 10 for h in learn.opt.hypers])
-        if stale(rows, float(rows[0]['psnr']), gan.patience): raise CancelFitException
+        if before and stale(rows, _before(gan_log(t.run)), gan.patience): raise CancelFitException
     fit_step(t, learn, step, gan, gan_lrs(generator, critic, gan.lr, gan.spread, gan.critic_mult), OnScale, one_cycle=False,
          cbs=[average, Every(every, _at_checkpoint)])
     best = pick_checkpoint(t.run, cycle)

@@ -6,14 +6,14 @@
 __all__ = ['PRIOR_PHOTOS', 'Training', 'backbone', 'critic_backbone', 'critic_knows', 'start_file', 'open_training', 'OnScale',
            'Accuracy', 'fit_step', 'save_weights', 'drop_cache']
 
-# %% ../nbs/11e_training.ipynb #17a32c67
+# %% ../nbs/11e_training.ipynb #ec31ad7a
 import json, shutil, warnings, zlib
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from inspect import signature
 from pathlib import Path
 import numpy as np, torch
-from .color import denormalize, inputs
+from .color import as_photo, denormalize, inputs
 from .core import RELEASED, Run, UserError, atomic, rank, record, seed_all, seed_of, together, write_json
 from .critic import critic_accuracy, critics
 from .data import Augment, GreyToColour, check_enough, photo_dls, photo_loader
@@ -25,7 +25,7 @@ from .metrics import Tally
 from .photos import Manifest, find_data, scan
 from .recipe import change, differences, from_json, recipes, resolve, to_json
 
-# %% ../nbs/11e_training.ipynb #83f641ee
+# %% ../nbs/11e_training.ipynb #e4c429e9
 @dataclass
 class Training:
     "A run folder with its recipe and photos."
@@ -59,6 +59,7 @@ class Training:
 
     def loaders(self,
         fit, # `Fit` or `Gan`: size, batch, photos
+        step:str, # Whose: another step, another order
         **kwargs, # Passed to `photo_dls`
     ):
         "Loaders of a fit's photos, which are decoded once and kept where there are more to show than there are photos."
@@ -66,8 +67,7 @@ class Training:
         cache = self.run/'cache' if fit.epochs * fit.photos > len(files) else None
         views = dict(tfm=GreyToColour(recipe.input), augment=Augment(recipe.rotate, recipe.zoom))
         kinds = self.photos.labels('train') if recipe.even else None
-        seed = seed_of(recipe.seed, fit.size)                    # another size, another order
-        return photo_dls(files, self.valid(), fit.size, fit.bs, fit.photos, seed, cache, self.device, kinds=kinds, **views | kwargs)
+        return photo_dls(files, self.valid(), fit.size, fit.bs, fit.photos, seed_of(recipe.seed, step), cache, self.device, kinds=kinds, **views | kwargs)
 
     def labels(self):
         "Classes of training and validation photos where the loss wants them and the folders tell them."
@@ -173,7 +173,8 @@ def _started(recipe, asked):
     header = read_header(file)
     given = 'sketch' if header['args'].get('whole') else 'grey'
     if asked.input not in (None, given): raise UserError(f"{file} learned from '{given}' and cannot go on with '{asked.input}': leave --input out.")
-    return replace(recipe, start=start, input=given, generator=header['generator'], generator_args=header['args'], chroma=header['chroma'],
+    return replace(recipe, start=start, input=given, generator=header['generator'], generator_args=header['args'],
+                   chroma=1. if recipe.gan else header['chroma'],          # a GAN finds the colours itself
                    seed=seed_of(recipe.seed, zlib.crc32(file.read_bytes())))
 
 def _as_before(recipe, start, old):
@@ -220,10 +221,15 @@ def open_training(
                             "leave the options out to go on with it, or choose another RUN.")
     return Training(run, saved, photos, device)
 
-# %% ../nbs/11e_training.ipynb #459d0012
+# %% ../nbs/11e_training.ipynb #3a1d5062
 class OnScale(Tally):
-    "`Tally` for what learners hand it: normalised pictures."
-    def add(self, pred, real): super().add(denormalize(pred.float()), denormalize(real.float()))
+    "`Tally` for what learners hand it: normalised pictures, which are measured as a file would show them."
+    def __init__(self,
+        chroma:float=1., # What the exported generator's chroma is multiplied by
+    ):
+        super().__init__()
+        self.chroma = chroma
+    def add(self, pred, real): super().add(as_photo(pred, self.chroma), denormalize(real.float()))
 
 class Accuracy:
     "Share of photos that are told right."

@@ -145,7 +145,7 @@ def test_distance_from_grey_photos_is_finite():
 
 def test_tally_is_the_metrics_of_the_set():
     got = tally([(GUESS, REAL)])
-    assert list(got) == 'psnr colourfulness colourfulness_real colour_ratio ab_distance photos'.split()
+    assert list(got) == 'psnr colourfulness colourfulness_real colour_ratio ab_distance ab_spread photos'.split()
     assert all(type(v) is float for k,v in got.items() if k != 'photos') and got['photos'] == 3
     ours,theirs = colourfulness(GUESS).mean().item(),colourfulness(REAL).mean().item()
     assert got['psnr'] == pytest.approx(psnr(GUESS, REAL).mean().item())

@@ -20,13 +20,14 @@ net = generators['unet']('resnet18', norm='batch', width=.25)
 if rank == 0: torch.manual_seed(0); net = generators['unet']('resnet18', norm='batch', width=.25)
 net.mean = nn.BatchNorm1d(3)
 torch.manual_seed(1)
-x, y = torch.randn(4, 1, 64, 64).expand(-1, 3, -1, -1), torch.randn(4, 3, 64, 64)
-class Learn: model, training = net, True
+x, y = torch.randn(5, 1, 64, 64).expand(-1, 3, -1, -1), torch.randn(5, 3, 64, 64)   # three for one, two for the other
+class Learn: model, training, xb = net, True, (x[rank::world],)
 if world > 1:
     dist.init_process_group('gloo')
     cb = Parallel()
     cb.learn = Learn
     cb.before_fit()
+    cb.before_batch()
 net.train()
 out = net(x[rank::world])
 loss = (out - y[rank::world]).square().mean() + net.mean(out.mean((2, 3))).pow(3).mean()
