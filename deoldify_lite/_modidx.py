@@ -439,6 +439,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'deoldify_lite/learner.py'),
                                        'deoldify_lite.learner.Parallel.after_fit': ( 'learner.html#parallel.after_fit',
                                                                                      'deoldify_lite/learner.py'),
+                                       'deoldify_lite.learner.Parallel.before_backward': ( 'learner.html#parallel.before_backward',
+                                                                                           'deoldify_lite/learner.py'),
                                        'deoldify_lite.learner.Parallel.before_batch': ( 'learner.html#parallel.before_batch',
                                                                                         'deoldify_lite/learner.py'),
                                        'deoldify_lite.learner.Parallel.before_fit': ( 'learner.html#parallel.before_fit',

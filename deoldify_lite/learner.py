@@ -63,7 +63,7 @@ def spread_lrs(
     "Discriminative learning rates: `n` steps from lr/spread up to lr."
     return [lr] if n == 1 else [lr * spread**(i/(n-1) - 1) for i in range(n)]
 
-# %% ../nbs/08_learner.ipynb #93af5f9b
+# %% ../nbs/08_learner.ipynb #174a9341
 class _Whole:
     "Batch norm over the batches of all processes."
     def forward(self, x):
@@ -96,9 +96,10 @@ class Parallel(Callback):
         if not self.training: return
         mine = len(self.xb[0])
         self.share = mine / all_reduce(torch.tensor(float(mine), device=self.xb[0].device)).item()    # a batch of 9 is 5 and 4 for two
+    def before_backward(self): self.learn.loss_grad = self.loss_grad * self.share # the sum over processes is the mean over photos
     def before_step(self):
         grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-        flat = torch.cat([g.flatten() for g in grads]) * self.share  # one message instead of hundreds
+        flat = torch.cat([g.flatten() for g in grads])           # one message instead of hundreds
         dist.all_reduce(flat)
         for g,mean in zip(grads, flat.split([g.numel() for g in grads])): g.copy_(mean.view(g.shape))
     def after_batch(self):

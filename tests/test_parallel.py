@@ -31,6 +31,7 @@ if world > 1:
 net.train()
 out = net(x[rank::world])
 loss = (out - y[rank::world]).square().mean() + net.mean(out.mean((2, 3))).pow(3).mean()
+if world > 1: Learn.loss_grad = loss; cb.before_backward(); loss = Learn.loss_grad
 loss.backward()
 if world > 1: cb.before_step()
 grads = {n: p.grad.flatten() for n, p in net.named_parameters()}
