@@ -72,11 +72,11 @@ class SpectralCritic(nn.Sequential):
         super().__init__(*layers, _spectral(nf, nf, 3), _spectral(nf, 1, 4, act=False, padding=0, bias=False))
     def forward(self, x): return super().forward(as_plain(x))
 
-# %% ../nbs/05_critic.ipynb #280b967d
+# %% ../nbs/05_critic.ipynb #5264e524
 def small_start(
     net:nn.Module, # Network that learns from nothing
 )->nn.Module: # The same
-    "Begin around zero, so around grey and without a tint: weights with a deviation of 0.02 (Radford et al. 2015; Isola et al. 2017, section 6.2), biases of 0 (theirs in code)."
+    "Begin around grey, without a tint: weights with a deviation of 0.02 (Radford et al. 2015; Isola et al. 2017, section 6.2), biases of 0."
     for m in net.modules():
         if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)): nn.init.normal_(m.weight, 0., .02)
         elif isinstance(m, nn.BatchNorm2d): nn.init.normal_(m.weight, 1., .02)
