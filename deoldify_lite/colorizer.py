@@ -15,7 +15,7 @@ import deoldify_lite
 from .core import LUMA, MEAN, RELEASED, STD, UserError, free_memory, keep_apart, optional
 from .files import check_holds, check_name, read_page, read_photo, to8, write_photo
 
-# %% ../nbs/13_colorizer.ipynb #fcf4533d
+# %% ../nbs/13_colorizer.ipynb #323b5e2f
 STRIP = 1 << 19 # pixels worked on at once: they fit into a processor's cache
 
 def shrink(
@@ -33,23 +33,21 @@ def join(
     saturation:float=1., # 0 is grey, 1 is what the network said
 )->np.ndarray: # (H, W, 3) of `luma`'s type
     "Chroma of any size on the luma of a photo; the luma stays what it was, within rounding."
-    (h,w),top = luma.shape,np.iinfo(luma.dtype).max
-    if len(chroma) == 3: luma,chroma = _enlarged(chroma[2], luma),chroma[:2]
-    if not saturation: return np.repeat(luma[...,None], 3, 2)
+    (h,w),kind,top = luma.shape,luma.dtype,np.iinfo(luma.dtype).max
+    if len(chroma) == 3: luma,chroma = _enlarged(chroma[2], luma.shape, top),chroma[:2]
+    if not saturation: return np.repeat(np.rint(luma).astype(kind)[...,None], 3, 2)
     maps = [Image.fromarray(np.ascontiguousarray(c, np.float32) * (saturation * top)) for c in chroma]
-    out,step = np.empty((h, w, 3), luma.dtype),max(1, STRIP // w)
+    out,step = np.empty((h, w, 3), kind),max(1, STRIP // w)
     def strip(start):
         rows = slice(start, min(start + step, h))
         box = [0, rows.start * chroma.shape[1] / h, chroma.shape[2], rows.stop * chroma.shape[1] / h]
-        out[rows] = _fit(luma[rows], *[np.asarray(m.resize((w, rows.stop - rows.start), Image.BICUBIC, box)) for m in maps])
+        out[rows] = _fit(luma[rows], *[np.asarray(m.resize((w, rows.stop - rows.start), Image.BICUBIC, box)) for m in maps], kind)
     with ThreadPoolExecutor(2) as pool: list(pool.map(strip, range(0, h, step)))
     return out
 
-def _enlarged(y, like):
-    "Luma in [0, 1] of any size as that of a photo."
-    top = np.iinfo(like.dtype).max
-    large = np.asarray(Image.fromarray(np.ascontiguousarray(y, np.float32)).resize(like.shape[::-1], Image.BICUBIC))
-    return np.rint(large.clip(0, 1) * top).astype(like.dtype)
+def _enlarged(y, shape, top):
+    "Luma in [0, 1] of any size as that of a photo, not rounded: beside white, half a step of luma is several of a colour."
+    return np.asarray(Image.fromarray(np.ascontiguousarray(y, np.float32)).resize(shape[::-1], Image.BICUBIC)).clip(0, 1) * top
 
 def _green(red, blue): return (red * LUMA[0] + blue * LUMA[2]) / -LUMA[1]   # G - Y: the weighted sum of the three is 0
 
@@ -64,11 +62,11 @@ def fit_scale(
     low,high = [f(f(red, green), blue) for f in (np.minimum, np.maximum)]
     return np.minimum(np.minimum(y / np.maximum(-low, 1e-3), (top - y) / np.maximum(high, 1e-3)), 1)
 
-def _fit(luma, red, blue):
-    "(H, W, 3) of luma, R - Y and B - Y, its colours pulled towards grey where they do not fit."
-    y = luma.astype(np.float32)
-    scale = fit_scale(y, red, blue, np.iinfo(luma.dtype).max)
-    return np.stack([np.rint(y + part * scale) for part in (red, _green(red, blue), blue)], 2).astype(luma.dtype)
+def _fit(luma, red, blue, kind):
+    "(H, W, 3) of type `kind` of luma, R - Y and B - Y, its colours pulled towards grey where they do not fit."
+    y = luma.astype(np.float32, copy=False)
+    scale = fit_scale(y, red, blue, np.iinfo(kind).max)
+    return np.stack([np.rint(y + part * scale) for part in (red, _green(red, blue), blue)], 2).astype(kind)
 
 # %% ../nbs/13_colorizer.ipynb #f3dceed4
 LEAST = 32 # pixels: the smallest square that a U-Net takes
