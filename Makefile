@@ -5,7 +5,6 @@ RUN ?= mine
 VENV := .venv
 BIN := $(VENV)/bin
 CLI := $(BIN)/deoldify-lite
-NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb)) $(sort $(wildcard nbs/walkthrough/*.ipynb))
 
 MODEL = $(if $(filter command line environment,$(origin RUN)),--model 'models/$(RUN)/generator.safetensors')
 
@@ -61,7 +60,7 @@ compare: setup ## Train all recipes on the photos in DATA= and measure them on t
 	$(call need,DATA,name a folder of photos)$(call need,TEST,name a folder of other photos)$(CLI) compare --data '$(DATA)' $(foreach t,$(TEST),--test '$(t)')
 
 test: setup ## Run the tests
-	$(BIN)/pytest -q tests
+	$(BIN)/pytest -q -n 2 --dist worksteal tests
 
 check: setup ## What CI checks beside the tests: ruff, notebooks equal to modules, clean and running
 	$(BIN)/ruff check --select E,F,W --ignore E401,E701,E702,E731,E741 --line-length 165 deoldify_lite tests

@@ -1,22 +1,28 @@
 """Notebooks are the source: fail when modules differ from them, when they are not clean, or when one does not run."""
 import filecmp, os, shutil, subprocess, sys, tempfile, time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
 
-def nbdev(command: str, *args: str, cwd: Path = ROOT) -> bool:
+def nbdev(command: str, *args: str, cwd: Path = ROOT) -> str:
+    "What a command of nbdev says when it fails, or nothing."
     with tempfile.TemporaryDirectory() as tmp:                           # what notebooks leave behind
-        done = subprocess.run([Path(sys.executable).with_name(f'nbdev-{command}'), *args], cwd=cwd, env=os.environ | dict(TMPDIR=tmp))
-    return done.returncode == 0
+        done = subprocess.run([Path(sys.executable).with_name(f'nbdev-{command}'), *args], cwd=cwd, text=True, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, env=os.environ | dict(TMPDIR=tmp, OMP_NUM_THREADS='1'))
+    return done.returncode and (done.stdout or f'exit {done.returncode}') or ''
 
 
-def runs(notebook: Path) -> bool:
-    "Does a notebook run to its end, in a process of its own? In one process for all, memory and settings would pile up."
-    began = time.perf_counter()
-    ok = nbdev('test', str(notebook))
-    print(f'{notebook.relative_to(ROOT)}: {time.perf_counter() - began:.0f} s{"" if ok else ", FAILED"}', flush=True)
-    return ok
+def failing(notebooks: list[Path]) -> list[str]:
+    "Which of them do not run to their ends, one after another? Each in a process of its own: in one, memory and settings would pile up."
+    names = []
+    for notebook in notebooks:
+        began = time.perf_counter()
+        wrong = nbdev('test', str(notebook))
+        if wrong: names.append(notebook.name)
+        print(f'{wrong}{notebook.relative_to(ROOT)}: {time.perf_counter() - began:.0f} s{", FAILED" if wrong else ""}', flush=True)
+    return names
 
 
 def changed(folder: Path, copy: Path, pattern: str) -> list[str]:
@@ -28,13 +34,13 @@ def main():
     with tempfile.TemporaryDirectory() as d:
         copy = Path(d)/'repo'
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns('.venv', 'models', '.git', '__pycache__', '*.egg-info'))
-        if not (nbdev('export', cwd=copy) and nbdev('clean', cwd=copy)): sys.exit('nbdev cannot read the notebooks: see above.')
+        if wrong := nbdev('export', cwd=copy) or nbdev('clean', cwd=copy): sys.exit(f'{wrong}\nnbdev cannot read the notebooks: see above.')
         stale = changed(ROOT/'deoldify_lite', copy/'deoldify_lite', '*.py')
         dirty = changed(ROOT/'nbs', copy/'nbs', '*.ipynb')
     if stale: sys.exit(f"Modules differ from their notebooks: {', '.join(stale)}. Run nbdev-export (or nbdev-update).")
     if dirty: sys.exit(f"Notebooks are not clean: {', '.join(dirty)}. Run nbdev-clean.")
-    notebooks = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
-    failed = [nb.name for nb in notebooks if not runs(nb)]
+    walk = sorted((ROOT/'nbs'/'walkthrough').glob('*.ipynb'))             # they hand over to each other
+    with ThreadPoolExecutor(2) as pool: failed = sum(pool.map(failing, [walk, *([nb] for nb in sorted((ROOT/'nbs').glob('*.ipynb')))]), [])
     if failed: sys.exit(f"These notebooks fail: {', '.join(failed)}.")
 
 

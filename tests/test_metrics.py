@@ -11,7 +11,6 @@ from deoldify_lite.color import luma
 from deoldify_lite.core import UserError, read_table, record
 from deoldify_lite.metrics import (GAP, Tally, ab_histogram, as_image, colourfulness, contact_sheet, curves,
                                    histogram_distance, pick, psnr, report, stale, tally)
-torch.set_num_threads(1)
 
 def photo(name, side=96):
     "A real photo, (3, side, side) in [0, 1]."
