@@ -83,7 +83,7 @@ def sweep(
             if path != str(folder) and old(path): os.rmdir(path)
         except OSError: pass                                            # not empty, or gone
 
-# %% ../nbs/15b_app.ipynb #6f22840d
+# %% ../nbs/15b_app.ipynb #1e409152
 SHOWN = 1400 # pixels: longer side of what the page shows
 
 def _small(im):
@@ -167,7 +167,10 @@ def _photos_tab(gr, service, folder, examples):
     def run(files, model, factor, saturation, label, progress=gr.Progress()):
         return _colorize_photos(service, folder, files, model, factor, saturation, label, progress)
     button.click(run, [files, *dials], [pairs, slider, gallery, results], api_visibility='private')
-    def show(pairs, event:gr.SelectData): return _before_after(*pairs[event.index])
+    def show(pairs, event:gr.SelectData):
+        try: return _before_after(*pairs[event.index])
+        except (UserError, FileNotFoundError):
+            raise gr.Error(f'Photos are kept for {KEEP // 60} minutes, and these are gone: drop them again.', print_exception=False) from None
     gallery.select(show, pairs, slider, api_visibility='private')
 
 def _film_tab(gr, service, folder):
@@ -208,7 +211,7 @@ def page(
         with gr.Tab('For programs'): gr.Markdown(FOR_PROGRAMS.format(address=address, models=', '.join(service.models), **vars(service.limits)))
     return blocks.queue(max_size=service.limits.queue, default_concurrency_limit=2, api_open=False)
 
-# %% ../nbs/15b_app.ipynb #83276b58
+# %% ../nbs/15b_app.ipynb #b87d802c
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 
 def address_of(
@@ -243,8 +246,7 @@ def _examples(folder):
     from deoldify_lite.photos import sample_photos
     folder.mkdir()
     for name in ('china', 'chelsea', 'coffee', 'grace_hopper'):
-        src = next(sample_photos().glob(f'{name}*'))
-        Image.open(src).convert('L').save(folder/f'{name}.jpg', quality=92)
+        for src in sample_photos().glob(f'{name}*'): Image.open(src).convert('L').save(folder/f'{name}.jpg', quality=92)
     return sorted(folder.iterdir())
 
 def serve(

@@ -14,7 +14,7 @@ from typing import Annotated, Optional
 import typer
 from .core import Run, UserError, rank, world
 
-# %% ../nbs/16_cli.ipynb #36f02929
+# %% ../nbs/16_cli.ipynb #e55b0e1a
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Train a photo colorizer in five stages, and use it. Start with: deoldify-lite export --data sample --recipe demo --run demo")
 
@@ -43,7 +43,9 @@ def _launch(gpus):
     env = os.environ | dict(WORLD_SIZE=str(gpus), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     env.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // gpus)))
     command = [sys.executable, '-m', 'deoldify_lite.cli', *sys.argv[1:]]
-    group = [subprocess.Popen(command, env=env | dict(RANK=str(r), LOCAL_RANK=str(r))) for r in range(gpus)]
+    quiet = dict(TQDM_DISABLE='1')                                   # the first one speaks for all
+    group = [subprocess.Popen(command, env=env | dict(RANK=str(r), LOCAL_RANK=str(r)) | (quiet if r else {}), stdout=subprocess.DEVNULL if r else None)
+             for r in range(gpus)]
     try:
         while any(p.poll() is None for p in group) and not any(p.poll() for p in group): time.sleep(.2)
     finally:
@@ -53,7 +55,9 @@ def _launch(gpus):
 def _join(device):
     "Join the other processes; answers this one's device."
     import torch
-    cuda = device in (None, 'cuda') and torch.cuda.is_available()
+    from deoldify_lite.generator import best_device
+    if device not in (None, 'cuda', 'cpu'): raise UserError(f"Several processes train on cuda or cpu, not on '{device}'.")
+    cuda = best_device(device or 'auto') == 'cuda'
     torch.distributed.init_process_group('nccl' if cuda else 'gloo', timeout=timedelta(days=1)) # the first one scans photos while the others wait
     return f"cuda:{os.environ['LOCAL_RANK']}" if cuda else 'cpu'
 
@@ -70,7 +74,7 @@ def _stage(name, run, data, recipe, sizes, epochs, device, gpus, start=None, inp
             return training,getattr(stages, name)(training)
         except KeyboardInterrupt: raise UserError("Stopped. Run the same command again: it goes on where it was.") from None
 
-# %% ../nbs/16_cli.ipynb #72b347b2
+# %% ../nbs/16_cli.ipynb #a243e144
 @app.command('pretrain-gen')
 def pretrain_gen(run:_run='mine', data:_data=None, recipe:_recipe=None, sizes:_sizes=None, epochs:_epochs=None, input:_input=None,
         start:_start=None, device:_device=None, gpus:_gpus=1):
@@ -137,7 +141,7 @@ def _to_onnx(model):
 def card(
     test:Annotated[str, typer.Option(help="Folder of photos that the training never saw.")],
     out:Annotated[Path, typer.Option('-o', '--out', help="Markdown file to make; pictures go beside it.")],
-    run:_run='mine', size:Annotated[int, typer.Option(help="Side at which everything is measured, in pixels.")]=128, device:_device=None):
+    run:_run='mine', size:Annotated[int, typer.Option(help="Side at which everything is measured, in pixels.", min=32)]=128, device:_device=None):
     "Measure a finished run on test photos and write it down. Example: deoldify-lite card --run mine --test ~/test -o models/mine.md"
     from deoldify_lite.report import write_card
     from deoldify_lite.training import open_training
@@ -280,18 +284,26 @@ def doctor():
     from deoldify_lite.doctor import report
     print(report())
 
-# %% ../nbs/16_cli.ipynb #b56e6e68
+# %% ../nbs/16_cli.ipynb #11133565
 def _sentence(e):
     "What to tell the user of an operating system's error; None when it is not theirs to mend."
-    where = f' ({e.filename})' if e.filename else ''
+    where = f' ({e.filename2 or e.filename})' if e.filename else ''
+    blocked = f'Something else of that name is in the way{where}: choose another output.'
     return {errno.ENOSPC: f'The disk is full{where}: free some space and run the same command again, it goes on where it stopped.',
             errno.EACCES: f'No permission to write{where}: choose another folder.',
-            errno.EROFS: f'The disk cannot be written to{where}: choose another folder.'}.get(e.errno)
+            errno.EROFS: f'The disk cannot be written to{where}: choose another folder.',
+            errno.EISDIR: blocked, errno.ENOTDIR: blocked, errno.EEXIST: blocked}.get(e.errno)
 
 def _note(message, *args, **kwargs):
     "A warning as a line of its own, whatever progress is shown."
     from tqdm import tqdm
     tqdm.write(f'Note: {message}', file=sys.stderr)
+
+def _end(sentence):
+    "Leave with one sentence, on a line of its own: bars that were cut short are taken away."
+    bars = getattr(sys.modules.get('tqdm'), 'tqdm', None)
+    for bar in [*getattr(bars, '_instances', ())]: bar.close()
+    sys.exit(f'Error: {sentence}')
 
 def main():
     "Entry point of `deoldify-lite`."
@@ -300,9 +312,9 @@ def main():
     warnings.filterwarnings('ignore', category=FutureWarning)
     warnings.filterwarnings('ignore', category=DeprecationWarning)
     try: app()
-    except UserError as e: sys.exit(f'Error: {e}')
+    except UserError as e: _end(e)
     except OSError as e:
         if _sentence(e) is None: raise
-        sys.exit(f'Error: {_sentence(e)}')
+        _end(_sentence(e))
 
 if __name__ == '__main__' and '__file__' in globals(): main() # what the processes of `_launch` run

@@ -68,7 +68,7 @@ def _fit(luma, red, blue, kind):
     scale = fit_scale(y, red, blue, np.iinfo(kind).max)
     return np.stack([np.rint(y + part * scale) for part in (red, _green(red, blue), blue)], 2).astype(kind)
 
-# %% ../nbs/13_colorizer.ipynb #f3dceed4
+# %% ../nbs/13_colorizer.ipynb #7f53799c
 LEAST = 32 # pixels: the smallest square that a U-Net takes
 BATCH = 4 # photos at once: more is no faster on a processor, and takes more memory
 NEED = 6_000 # bytes of memory a pixel of the square: DeOldify's artistic at 560 px, the largest network; a ResNet-34 lite takes half of it
@@ -198,7 +198,7 @@ class Colorizer:
     def chromas(self,
         lumas:list[np.ndarray], # (H, W) uint8 or uint16 each
         render_factor:int|None=None, # See `side`
-    )->tuple[list[np.ndarray], int]: # (2, s, s) each, and the side that it was done at
+    )->tuple[list[np.ndarray], int]: # As `chroma` answers, one a photo, and the side that it was done at
         "Chroma of photos of any sizes, in batches. Tries smaller squares when memory runs out, and warns."
         asked = self.side(render_factor)
         side,n = self.fitting(asked)

@@ -6,16 +6,16 @@
 __all__ = ['FORMAT', 'SMALL', 'OPSET', 'save_generator', 'read_header', 'load_generator', 'packed', 'unpacked', 'pack',
            'export_onnx', 'encoder_start']
 
-# %% ../nbs/11_export.ipynb #2654d068
+# %% ../nbs/11_export.ipynb #551d1f29
 import json, warnings
 from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from .core import RELEASED, UserError, atomic, keep_apart, optional
 from .generator import Generator, blank, folded, generators, imagenet_encoder, load_weights, without_spectral
 
-# %% ../nbs/11_export.ipynb #25b51352
+# %% ../nbs/11_export.ipynb #8366292c
 FORMAT = 1 # Version of the header; a reader refuses newer ones
 
 def save_generator(
@@ -30,6 +30,9 @@ def save_generator(
     if any('parametrizations' in k for k in generator.state_dict()): generator,args = without_spectral(generator),args | dict(norm='batch')
     header = dict(format=FORMAT, generator=name, args=args, size=size, chroma=generator.chroma, **notes)
     state = {k: v.detach().cpu().contiguous() for k,v in generator.state_dict().items()}
+    _write(path, state, header)
+
+def _write(path, state, header):
     with atomic(path) as part:
         save_file(state, part, {'deoldify_lite': json.dumps(header)})
         part.chmod(0o644)                                        # safetensors makes it readable for its owner alone
@@ -52,12 +55,12 @@ def load_generator(
     "Build the generator that a file describes, with its weights."
     header = read_header(path)
     with blank(): generator = generators[header['generator']](**header['args'])
-    with safe_open(path, 'pt') as f: state = {k: f.get_tensor(k).clone() for k in f.keys()} # no views of a file that may change
+    state = {k: v.clone() for k,v in load_file(path).items()}     # no views of a file that may change
     load_weights(generator, {k: v.float() if v.is_floating_point() else v for k,v in unpacked(state).items()}, path, assign=True)
     generator.chroma = header['chroma']
     return generator.eval(),header
 
-# %% ../nbs/11_export.ipynb #333823fd
+# %% ../nbs/11_export.ipynb #33bd2a39
 SMALL = 4096 # Weights with fewer numbers than this are left as they are: they would save nothing
 
 def packed(
@@ -92,10 +95,7 @@ def pack(
     if chroma and header['args'].get('whole'): raise UserError(f"{src} colours drawings, whose luma is predicted too: leave the chroma out.")
     if chroma not in (None, header['chroma']): header.pop('metrics', None)      # they were measured with the other factor
     header |= dict(chroma=chroma or header['chroma'])
-    with safe_open(src, 'pt') as f: state = packed(unpacked({k: f.get_tensor(k) for k in f.keys()}))
-    with atomic(dst) as part:
-        save_file({k: v.contiguous() for k,v in state.items()}, part, {'deoldify_lite': json.dumps(header)})
-        part.chmod(0o644)
+    _write(dst, {k: v.contiguous() for k,v in packed(unpacked(load_file(src))).items()}, header)
 
 # %% ../nbs/11_export.ipynb #2abedb72
 OPSET = 18 # of ONNX; onnxruntime reads it since 1.14
@@ -116,15 +116,13 @@ def export_onnx(
         onnx.helper.set_model_props(model, dict(size=str(size), whole=str(int(generator.target.whole))))
         onnx.save(model, part)
 
-# %% ../nbs/11_export.ipynb #4f3f9d10
+# %% ../nbs/11_export.ipynb #4c12f749
 def encoder_start(
     backbone:str, # Name in `backbones`
-    released:Path|None=None, # A released generator; the one in `models/` when not given
 )->tuple[dict|None, str]: # State dict for `encoder` or None, and its source: 'imagenet', 'released', 'random'
     "The best start that can be had for an encoder, and what it is."
     state = imagenet_encoder(backbone)
     if state is not None: return state,'imagenet'
-    released = released or RELEASED
-    if released.exists() and read_header(released)['args'].get('backbone', 'resnet34') == backbone:
-        return load_generator(released)[0].network.encoder.state_dict(),'released'
+    if RELEASED.exists() and read_header(RELEASED)['args'].get('backbone', 'resnet34') == backbone:
+        return load_generator(RELEASED)[0].network.encoder.state_dict(),'released'
     return None,'random'

@@ -229,9 +229,9 @@ def _tiff16(part, pages, colours, software):
             if page.dpi: more |= dict(resolution=tuple(map(float, page.dpi)), resolutionunit='INCH')
             tif.write(rgb, photometric='rgb', compression='zlib', iccprofile=page.icc, software=software, metadata=None, **more)
 
-# %% ../nbs/12c_files.ipynb #20fce0f4
+# %% ../nbs/12c_files.ipynb #251c8f18
 def label(
-    rgb:np.ndarray, # (H, W, 3) uint8 or uint16
+    rgb:np.ndarray, # (H, W, C) uint8 or uint16; films pass luma alone
     text:str='AI colorized', # What to write
     white:int|None=None, # The number for white; the type's largest when not given
 )->np.ndarray: # A copy with the mark in its lower left corner

@@ -6,12 +6,12 @@
 __all__ = ['PALE', 'Job', 'find_photos', 'plan_jobs', 'Style', 'finish', 'is_pale', 'colorize_all', 'render_factors',
            'contact_sheets']
 
-# %% ../nbs/13b_folders.ipynb #be385d2c
+# %% ../nbs/13b_folders.ipynb #94970f71
 import glob, os, warnings, zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 import numpy as np
 from PIL import Image
@@ -20,7 +20,7 @@ from .colorizer import BATCH, Colorizer, join
 from .core import UserError, photo_suffixes
 from .files import MAX_PIXELS, Page, can_write, check_holds, check_name, label, read_photo, to8, write_photo
 
-# %% ../nbs/13b_folders.ipynb #e206d535
+# %% ../nbs/13b_folders.ipynb #b2b5b2c4
 @dataclass(frozen=True)
 class Job:
     "One photo to colorize."
@@ -60,8 +60,7 @@ def _walk(folder, kinds, results):
 
 def _fixed(pattern):
     "The folders of a pattern that have no wildcard."
-    parts = Path(pattern).parts[:-1]
-    return Path(*islice(iter(parts), next((i for i,p in enumerate(parts) if glob.has_magic(p)), len(parts))))
+    return Path(*takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts[:-1]))
 
 def plan_jobs(
     inputs:list[str|Path], # See `find_photos`

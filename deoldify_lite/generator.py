@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['backbones', 'STAGES', 'generators', 'PAIRS', 'ResBlock', 'encoder', 'imagenet_weights', 'encoder_state',
            'imagenet_encoder', 'conv_layer', 'icnr_', 'Upsample', 'SelfAttention', 'fit_size', 'UnetBlock',
-           'DynamicUnet', 'stage_widths', 'Generator', 'as_plain', 'unet_generator', 'generator_groups', 'blank',
+           'DynamicUnet', 'stage_widths', 'Generator', 'as_plain', 'unet_generator', 'layer_groups', 'blank',
            'load_state', 'load_weights', 'without_spectral', 'fold', 'folded', 'best_device', 'native_bf16']
 
 # %% ../nbs/04_generator.ipynb #b645da8a
@@ -166,7 +166,7 @@ class SelfAttention(nn.Module):
         seen = F.scaled_dot_product_attention(k, q, v, scale=1.) # SAGAN's softmax runs over the queries and has no scale
         return self.gamma * seen.squeeze(1).transpose(1, 2).reshape(x.shape) + x
 
-# %% ../nbs/04_generator.ipynb #d4d5eb9a
+# %% ../nbs/04_generator.ipynb #39f05b84
 def fit_size(
     x:Tensor, # (B, C, h, w)
     like:Tensor, # (B, …, H, W)
@@ -206,7 +206,7 @@ class DynamicUnet(nn.Module):
     def __init__(self,
         encoder:nn.ModuleList, # Five stages, see `encoder`
         n_out:int=3, # Channels out
-        y_range:tuple=(-3., 3.), # Range of the answer (a scaled sigmoid)
+        y_range:tuple|None=(-3., 3.), # Range of the answer (a scaled sigmoid); None for logits
         decoder:str='deep', # 'deep': two convolutions a block; 'wide': one, of constant width
         width:float=1., # Factor on the decoder's width: DeOldify's artistic 1.5 (deep), its stable and video 2 (wide)
         norm:str='spectral', # See `conv_layer`
@@ -234,8 +234,10 @@ class DynamicUnet(nn.Module):
         for block in self.blocks: h = block(h, skips.pop())
         h = fit_size(self.up(h), x)
         h = torch.cat([h, x], 1)
+        h = self.head(h + self.cross(h))
+        if self.y_range is None: return h
         low,high = self.y_range
-        return torch.sigmoid(self.head(h + self.cross(h))) * (high - low) + low
+        return torch.sigmoid(h) * (high - low) + low
 
 def stage_widths(
     stages:nn.ModuleList, # Encoder stages
@@ -282,16 +284,16 @@ def unet_generator(
     t = make_target(target, whole)
     return Generator(DynamicUnet(encoder(backbone, state), t.n_out, t.y_range, **kwargs), t)
 
-# %% ../nbs/04_generator.ipynb #caa02595
-def generator_groups(
-    generator:Generator, # Any generator
-)->list[list]: # Parameters of the encoder's first three stages, its last two, and everything else
-    "Three parameter groups for discriminative learning rates: encoder early, encoder late, decoder; one where there is no encoder."
-    if not hasattr(generator.network, 'encoder'): return [list(generator.parameters())]
-    stages = generator.network.encoder
+# %% ../nbs/04_generator.ipynb #da07e8ee
+def layer_groups(
+    net:nn.Module, # Any generator or critic
+)->list[list]: # Parameters of the encoder's first three stages, its last two, and everything else; one group where there is no encoder
+    "Parameter groups for discriminative learning rates: encoder early, encoder late, decoder or head."
+    stages = getattr(getattr(net, 'network', net), 'encoder', None)
+    if stages is None: return [list(net.parameters())]
     early,late = list(stages[:3].parameters()),list(stages[3:].parameters())
     inside = {id(p) for p in early + late}
-    return [early, late, [p for p in generator.parameters() if id(p) not in inside]]
+    return [early, late, [p for p in net.parameters() if id(p) not in inside]]
 
 # %% ../nbs/04_generator.ipynb #3b2a157e
 @contextmanager
@@ -369,14 +371,15 @@ def folded(
     "A folded copy, for a network that goes on learning."
     return fold(copy.deepcopy(model))
 
-# %% ../nbs/04_generator.ipynb #9d508efa
+# %% ../nbs/04_generator.ipynb #9e2ea6b7
 def best_device(
     device:str='auto', # 'auto', 'cuda', 'cuda:1', 'mps' or 'cpu'
 )->str: # The device to use
     "The processor to work on. Raises `UserError` for one that this machine does not have."
-    has = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(), cpu=True)
-    if device == 'auto': return next(k for k,there in has.items() if there)
-    if not has.get(device.split(':')[0]): raise UserError(f"There is no device '{device}' here: use {' or '.join(k for k in has if has[k])}.")
+    kinds = [k for k,there in dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(), cpu=True).items() if there]
+    if device == 'auto': return kinds[0]
+    known = [*kinds, *(f'cuda:{i}' for i in range(torch.cuda.device_count()))]
+    if device not in known: raise UserError(f"There is no device '{device}' here: use {' or '.join(known)}.")
     return device
 
 def native_bf16(
@@ -384,7 +387,7 @@ def native_bf16(
 )->bool:
     "Does this processor multiply bf16 itself?"
     kind = torch.device(device).type
-    if kind == 'cuda': return torch.cuda.is_bf16_supported()
+    if kind == 'cuda': return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0) # Ampere; older ones emulate it, slowly
     if kind != 'cpu': return False
     capabilities = getattr(torch.cpu, 'get_capabilities', dict)()
     if capabilities: return bool(capabilities.get('avx512_bf16') or capabilities.get('amx_bf16'))

@@ -7,7 +7,7 @@ __all__ = ['Precision', 'adamw', 'spread_lrs', 'Parallel', 'generator_learner', 
            'StopOnBadLoss', 'Log', 'Every', 'Progress', 'GanModel', 'GanLoss', 'Turns', 'Average', 'gan_learner',
            'gan_lrs']
 
-# %% ../nbs/08_learner.ipynb #3760cf7f
+# %% ../nbs/08_learner.ipynb #39046883
 import math, time
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,8 @@ from fastcore.basics import store_attr
 from tqdm.auto import tqdm
 from .color import as_photo, normalize
 from .core import UserError, atomic, rank, world
-from .critic import critic_accuracy, critic_groups, critic_loss
-from .generator import as_plain, generator_groups, load_state, load_weights, native_bf16
+from .critic import critic_accuracy, critic_loss
+from .generator import as_plain, layer_groups, load_state, load_weights, native_bf16
 
 # %% ../nbs/08_learner.ipynb #1e633939
 class Precision(Callback):
@@ -107,7 +107,7 @@ class Parallel(Callback):
         self.learn.loss = self.loss.detach() * self.share
         dist.all_reduce(self.loss)
 
-# %% ../nbs/08_learner.ipynb #3b96183a
+# %% ../nbs/08_learner.ipynb #631000ad
 def _learner(dls, model, loss, groups, **kwargs):
     return Learner(dls, model, loss, opt_func=kwargs.pop('opt_func', adamw), splitter=lambda m: groups,
                    train_bn=False, cbs=[Precision()] + [Parallel()] * (world() > 1) + list(kwargs.pop('cbs', [])), **kwargs)
@@ -119,7 +119,7 @@ def generator_learner(
     **kwargs, # Passed to `Learner`: metrics, wd, cbs
 )->Learner:
     "A learner whose three parameter groups are encoder early, encoder late, decoder."
-    return _learner(dls, generator, loss, generator_groups(generator), **kwargs)
+    return _learner(dls, generator, loss, layer_groups(generator), **kwargs)
 
 def class_learner(
     dls, # Loaders of (grey, class), see `GreyToClass`
@@ -128,7 +128,7 @@ def class_learner(
 )->Learner:
     "A learner that tells classes of grey photos apart."
     loss = lambda logits,label: F.cross_entropy(logits.float(), as_plain(label))
-    return _learner(dls, classifier, loss, critic_groups(classifier), **kwargs)
+    return _learner(dls, classifier, loss, layer_groups(classifier), **kwargs)
 
 def critic_learner(
     dls, # Loaders of (photos, labels), see `critic_dls`
@@ -136,7 +136,7 @@ def critic_learner(
     **kwargs, # Passed to `Learner`
 )->Learner:
     "A learner that tells generated photos from real ones."
-    return _learner(dls, critic, critic_loss, critic_groups(critic), **dict(metrics=critic_accuracy) | kwargs)
+    return _learner(dls, critic, critic_loss, layer_groups(critic), **dict(metrics=critic_accuracy) | kwargs)
 
 # %% ../nbs/08_learner.ipynb #9e4661ca
 class Resume(Callback):
@@ -322,7 +322,7 @@ class Turns(Callback):
             m.update(loss=self.smooth * m['loss'] + (1 - self.smooth) * self.loss.item(), row=m['row'] + 1)
             if m['loss'] < self.thresh or m['row'] >= self.max_critic: m['turn'] = 'generator'
 
-# %% ../nbs/08_learner.ipynb #f8b0ebe7
+# %% ../nbs/08_learner.ipynb #06f795b5
 class Average(Callback):
     "The generator's weights, averaged over its last steps: joint training is restless, and the average is better than its moments."
     order,run_valid = 82,False # behind the step, before `Every` (85) asks for it and `Resume` (90) saves it
@@ -350,7 +350,7 @@ def gan_learner(
 )->Learner:
     "A learner that trains generator and critic in turns."
     model = GanModel(generator, critic)
-    groups = generator_groups(generator) + critic_groups(critic)
+    groups = layer_groups(generator) + layer_groups(critic)
     return _learner(dls, model, GanLoss(model, content, adversarial, weight), groups, opt_func=partial(adamw, betas=betas),
                     **kwargs | dict(cbs=[turns or Turns(), *kwargs.get('cbs', [])]))
 
@@ -362,4 +362,4 @@ def gan_lrs(
     critic_mult:float=5., # Critic's rate over the decoder's (DeOldify)
 )->list[float]: # One rate a group of `gan_learner`
     "Learning rates of the joint training."
-    return spread_lrs(lr, spread, len(generator_groups(generator))) + [lr * critic_mult] * len(critic_groups(critic))
+    return spread_lrs(lr, spread, len(layer_groups(generator))) + [lr * critic_mult] * len(layer_groups(critic))

@@ -144,10 +144,10 @@ class CrossEntropy(TargetLoss):
         likely = torch.log_softmax(raw, 1).gather(1, bins)
         return -(self.weight[bins[:,0]] * (share * likely).sum(1)).mean()
 
-# %% ../nbs/06_loss.ipynb #3bb2ec13
+# %% ../nbs/06_loss.ipynb #fa0af618
 def make_loss(
     name:str='perceptual', # Name in `losses`
-    **args, # Passed to a loss that is not perceptual
+    **args, # Passed to the loss; left out where pixels stand in for the perceptual one
 )->tuple[nn.Module, str]: # The loss, and where its features come from: 'imagenet' or 'none'
     "The loss of stage 1, and what became of its features."
     if name != 'perceptual': return losses[name](**args),'none'

@@ -198,35 +198,30 @@ class Manifest:
             if files: raise UserError(f"The photos in {self.root} are not those that this run was started on: {len(files)} {word}, "
                                       f"for example {min(files)}. Put them back as they were, or choose another RUN.")
 
-# %% ../nbs/02_photos.ipynb #e30436b6
+# %% ../nbs/02_photos.ipynb #5ce657f9
 def _walk(root):
-    "(path relative to root, bytes) of every image file, hidden ones and loops of links left out."
-    kinds,seen,todo = photo_suffixes(),set(),['']
-    while todo:
-        sub = todo.pop()
-        entries = _entries(os.path.join(root, sub), seen)
-        todo += [f'{sub}{e.name}/' for e in reversed(entries) if e.is_dir()]
-        for e in entries:
-            if os.path.splitext(e.name)[1].lower() in kinds and e.is_file(): yield _utf8(sub + e.name),e.stat().st_size
-
-def _entries(folder, seen):
-    "What a folder shows, by name; nothing the second time, and nothing where we may not look."
-    real = os.path.realpath(folder)
-    if real in seen: return []
-    seen.add(real)
-    try:
-        with os.scandir(folder) as it: return sorted((e for e in it if not e.name.startswith('.')), key=lambda e: e.name)
-    except OSError: return []
+    "(path relative to root, bytes) of every image file; hidden ones, loops of links and what we may not look at are left out."
+    kinds,seen = photo_suffixes(),set()
+    for folder,subs,names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        subs[:] = [] if real in seen else sorted(s for s in subs if not s.startswith('.'))
+        if real in seen: continue
+        seen.add(real)
+        for name in sorted(n for n in names if not n.startswith('.') and os.path.splitext(n)[1].lower() in kinds):
+            file = os.path.join(folder, name)
+            if os.path.isfile(file): yield _utf8(Path(file).relative_to(root).as_posix()),os.path.getsize(file)
 
 # A name that is no UTF-8 cannot be written to a table: it is spelt out, so its file is listed but not found
 def _utf8(name): return os.fsencode(name).decode('utf-8', 'backslashreplace')
+
+def _hash(data): return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 def _look(root, file, n_bytes, min_side, min_chroma):
     "One file, read once."
     photo = Photo(file, n_bytes)
     try:
         data = (root/file).read_bytes()
-        photo = replace(photo, hash=hashlib.blake2b(data, digest_size=16).hexdigest())
+        photo = replace(photo, hash=_hash(data))
         with open_photo(io.BytesIO(data)) as im: size = im.size if im.getexif().get(0x0112, 1) < 5 else im.size[::-1]
         photo = replace(photo, width=size[0], height=size[1])
         if min(size) < min_side: return replace(photo, dropped='too small')
@@ -234,7 +229,13 @@ def _look(root, file, n_bytes, min_side, min_chroma):
     except Exception as e: return replace(photo, dropped=_reason(e))
     return replace(photo, dropped='grey or sepia') if photo.chroma < min_chroma else photo
 
-def _contents(root): return {hashlib.blake2b((root/f).read_bytes(), digest_size=16).digest(): f for f,_ in _walk(root)}
+def _contents(root):
+    "Hash of each photo that can be read -> its file."
+    found = {}
+    for f,_ in _walk(root):
+        try: found[_hash((root/f).read_bytes())] = f
+        except OSError: pass                                             # `scan` drops it too
+    return found
 
 def check_apart(
     train:str|Path, # Folder of photos to learn from, or a data set's name

@@ -124,7 +124,7 @@ def _at(fits, size):
     near = min(fits, key=lambda f: (abs(f.size - size), f.frozen))
     return replace(near, size=size, bs=max(2, min(near.bs, int(near.bs * near.size**2 / size**2))))
 
-# %% ../nbs/10_recipe.ipynb #df0986f2
+# %% ../nbs/10_recipe.ipynb #118ca9dd
 def to_json(
     recipe:Recipe, # As registered, or a plan
 )->dict: # For `recipe.json`
@@ -139,7 +139,7 @@ def from_json(
     try:
         several = {k: tuple(make(Fit, f) for f in d[k]) for k in ('pretrain', 'critic_fits')}
         return Recipe(**d | several | dict(gan=make(Gan, d['gan']), pretext=make(Fit, d.get('pretext'))))
-    except (TypeError, KeyError): raise UserError("recipe.json is of another version of deoldify_lite: start a new RUN.") from None
+    except (TypeError, KeyError): raise UserError("recipe.json is damaged or of another version of deoldify_lite: start a new RUN.") from None
 
 def differences(
     old, # JSON of one recipe

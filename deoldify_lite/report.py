@@ -58,7 +58,7 @@ def write_report(
     title = 'Validation photos' if len(valid) == len(files) else f'{len(valid)} validation, then {len(files) - len(valid)} training photos'
     report(t.run/'report.png', contact_sheet(_columns(t, files, side), title=title), _curves(t))
 
-# %% ../nbs/12b_report.ipynb #a6d1a751
+# %% ../nbs/12b_report.ipynb #66c1d3c7
 FRONTIER = (1.15, 1.3, 1.5) # what a GAN has to beat: stage 1's chroma, multiplied; its own is multiplied too, which shows whose curve lies higher
 
 def _measured(t, files, size):
@@ -103,5 +103,6 @@ def write_card(
         *([f"The rule picked checkpoint {_gan_log(t)[3]:.0f} of {len(_gan_log(t)[0]) - 1}.", ''] if t.recipe.gan else []),
         f'![curves and validation photos]({out.stem}-report.jpg)', '', f'![test photos]({out.stem}-test.jpg)', '']
     contact_sheet(_columns(t, files[:photos], 128), out.with_name(f'{out.stem}-test.jpg'))
+    if not t.run.has('report.png'): write_report(t)
     with atomic(out.with_name(f'{out.stem}-report.jpg')) as part: Image.open(t.run/'report.png').save(part, quality=85)
     with atomic(out) as part: part.write_text('\n'.join(lines))

@@ -28,13 +28,13 @@ from .pickled import export_learner
 from .recipe import to_json
 from .training import Accuracy, OnScale, Training, backbone, critic_backbone, critic_knows, drop_cache, fit_step, save_weights
 
-# %% ../nbs/12_stages.ipynb #ec9cc555
+# %% ../nbs/12_stages.ipynb #79e004a1
 def pretrain_encoder(
     t:Training, # What to train, where
 )->dict: # State dict for `encoder`
     "Train the encoder as a classifier of grey photos."
     if not t.run.has('encoder.pth'):
-        fit,labels = t.recipe.pretext,(t.photos.labels('train'), t.photos.labels('valid')[:t.recipe.valid_photos])
+        fit,labels = t.recipe.pretext,t.class_numbers()
         dls = t.loaders(fit, 'encoder', labels=labels, tfm=GreyToClass())
         seed_all(t.recipe.seed, 'classifier')
         learn = class_learner(dls, critics['resnet'](backbone(t.recipe), n_out=len(t.photos.classes())).to(t.device))
@@ -60,14 +60,16 @@ def _as_begun(t, arch):
     raise UserError(f"{t.run.path} was started with encoder weights from '{t.recipe.encoder_source}' and now they are from '{source}': "
                     "make the same weights available again, or start a new RUN.")
 
-# %% ../nbs/12_stages.ipynb #afd04889
+# %% ../nbs/12_stages.ipynb #b1764973
 def gen_names(
     recipe, # Resolved `Recipe`
 )->list[str]: # One a fit: 'gen_064_frozen', 'gen_064', 'gen_128', …
     "The steps of stage 1."
-    return [f"gen_{f.size:03}{'_frozen' if f.frozen else ''}" if [g.size for g in recipe.pretrain].count(f.size) == 1
-            or f.frozen or f is [g for g in recipe.pretrain if g.size == f.size][-1] else f'gen_{f.size:03}_{i}'
-            for i,f in enumerate(recipe.pretrain)]
+    names = []
+    for i,f in enumerate(recipe.pretrain):
+        again = any(g.size == f.size for g in recipe.pretrain[i + 1:])           # the last one of a size has the plain name
+        names.append(f'gen_{f.size:03}' + ('_frozen' if f.frozen else f'_{i}' if again else ''))
+    return names
 
 def pretrain_generator(
     t:Training, # What to train, where

@@ -6,15 +6,15 @@
 __all__ = ['PRIOR_PHOTOS', 'Training', 'backbone', 'critic_backbone', 'critic_knows', 'start_file', 'open_training', 'OnScale',
            'Accuracy', 'fit_step', 'save_weights', 'drop_cache']
 
-# %% ../nbs/11e_training.ipynb #ec31ad7a
-import json, shutil, warnings, zlib
+# %% ../nbs/11e_training.ipynb #9f4e9750
+import shutil, warnings, zlib
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from inspect import signature
 from pathlib import Path
 import numpy as np, torch
 from .color import as_photo, denormalize, inputs
-from .core import RELEASED, Run, UserError, atomic, rank, record, seed_all, seed_of, together, write_json
+from .core import RELEASED, Run, UserError, atomic, rank, read_json, record, seed_all, seed_of, together, write_json
 from .critic import critic_accuracy, critics
 from .data import Augment, GreyToColour, check_enough, photo_dls, photo_loader
 from .export import encoder_start, load_generator, read_header
@@ -25,7 +25,7 @@ from .metrics import Tally
 from .photos import Manifest, find_data, scan
 from .recipe import change, differences, from_json, recipes, resolve, to_json
 
-# %% ../nbs/11e_training.ipynb #e4c429e9
+# %% ../nbs/11e_training.ipynb #bada105e
 @dataclass
 class Training:
     "A run folder with its recipe and photos."
@@ -35,7 +35,7 @@ class Training:
     device:str='cpu' # Where networks are
 
     @property
-    def size(self): return (self.recipe.pretrain[-1] if self.recipe.pretrain else self.recipe.gan).size # what the generator was trained at last
+    def size(self): return (self.recipe.pretrain[-1] if self.recipe.pretrain else self.recipe.gan).size # of stage 1's last fit; the GAN's where there is no stage 1
 
     def valid(self): return self.photos.files('valid')[:self.recipe.valid_photos]
 
@@ -69,32 +69,33 @@ class Training:
         kinds = self.photos.labels('train') if recipe.even else None
         return photo_dls(files, self.valid(), fit.size, fit.bs, fit.photos, seed_of(recipe.seed, step), cache, self.device, kinds=kinds, **views | kwargs)
 
+    def class_numbers(self): return self.photos.labels('train'),self.photos.labels('valid')[:self.recipe.valid_photos] # one a photo
+
     def labels(self):
-        "Classes of training and validation photos where the loss wants them and the folders tell them."
-        if not (getattr(self.content, 'labels', False) and self.photos.classes()): return None
-        return self.photos.labels('train'),self.photos.labels('valid')[:self.recipe.valid_photos]
+        "`class_numbers` where the loss wants them and the folders tell them."
+        return self.class_numbers() if getattr(self.content, 'labels', False) and self.photos.classes() else None
+
+    def _net(self, what, make, args, weights, state):
+        seed_all(self.recipe.seed, what)
+        net = make(**args, **(dict(state=state) if state else {}))
+        if weights: load_weights(net, load_state(self.run/weights), self.run/weights)
+        return net.to(self.device)
 
     def generator(self,
         weights:str|None=None, # Name of a file of the run; as it begins when not given
         state:dict|None=None, # Weights that the encoder begins from; random ones when not given
     ):
         "The recipe's generator."
-        seed_all(self.recipe.seed, 'generator')
-        net = generators[self.recipe.generator](**self.recipe.generator_args, **(dict(state=state) if state else {}))
-        if weights: load_weights(net, load_state(self.run/weights), self.run/weights)
+        net = self._net('generator', generators[self.recipe.generator], self.recipe.generator_args, weights, state)
         net.chroma = self.recipe.chroma
-        return net.to(self.device)
+        return net
 
     def critic(self,
         weights:str|None=None, # Name of a file of the run; as it begins when not given
         state:dict|None=None, # Weights that its backbone begins from; random ones when not given
     ):
         "The recipe's critic."
-        seed_all(self.recipe.seed, 'critic')
-        args = self.recipe.critic_args | (dict(state=state) if state else {})
-        net = critics[self.recipe.critic](**args)
-        if weights: load_weights(net, load_state(self.run/weights), self.run/weights)
-        return net.to(self.device)
+        return self._net('critic', critics[self.recipe.critic], self.recipe.critic_args, weights, state)
 
 PRIOR_PHOTOS = 2_000 # photos whose colours are counted, at 64 px: eight million pixels
 
@@ -185,8 +186,12 @@ def _start(run, data, asked):
     "Scan the photos and resolve the recipe, which must be in order before the photos are read."
     recipe = asked.of(1)
     if recipe.start: _started(recipe, asked)
-    photos = scan(find_data(data), min_side=recipe.min_side, valid_pct=recipe.valid_pct)
-    check_enough(len(photos.files('train')), max(f.bs for f in (*recipe.pretrain, *recipe.critic_fits, recipe.gan) if f))
+    root = find_data(data)
+    if root.resolve() in (run.path.resolve(), *run.path.resolve().parents):
+        raise UserError(f"The run folder {run.path} lies among the photos of {root}, and its pictures would count as photos: choose a RUN outside of them.")
+    photos = scan(root, min_side=recipe.min_side, valid_pct=recipe.valid_pct)
+    for f in (recipe.pretext, *recipe.pretrain, *recipe.critic_fits, recipe.gan):
+        if f: check_enough(len(photos.files('train')), f.bs)
     photos.save(run/'photos.csv')
     plan = _plan(asked, photos)
     if plan.start:                                               # a copy: the file may change while the run goes on
@@ -209,7 +214,7 @@ def open_training(
     if not run.has('recipe.json') and rank() == 0:
         _start(run, data or '', _Asked(recipe or 'deoldify', sizes, epochs, start, input))
     together()
-    saved = from_json(json.loads((run/'recipe.json').read_text()))
+    saved = from_json(read_json(run/'recipe.json') or {})
     photos = Manifest.load(run/'photos.csv')
     if data and find_data(data).resolve() != photos.root.resolve():
         raise UserError(f"{run.path} was started on the photos of {photos.root}, not {find_data(data)}: use those, or another RUN.")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 os.environ['OMP_NUM_THREADS'] = '1'   # tests run two at a time, and sums are the same bits only with as many threads
+os.environ['CUDA_VISIBLE_DEVICES'] = ''   # and on the CPU
 
 import pytest
 from PIL import Image
@@ -15,24 +16,32 @@ from deoldify_lite.recipe import Fit, Gan, recipes
 warnings.filterwarnings('ignore', message='No ImageNet weights')
 
 UNET = dict(backbone='resnet18', norm='batch', width=.25)
-TINY = replace(recipes['demo'], name='tiny', generator_args=UNET, loss='pixel', checkpoint_seconds=0., valid_pct=.2, critic_target=0.,
+TINY = replace(recipes['demo'], name='tiny', generator_args=UNET, loss='pixel', checkpoint_seconds=60., valid_pct=.2, critic_target=0.,
                pretrain=(Fit(32, 2, 16, 1e-3, 1e-3), Fit(48, 2, 16, 5e-4, 5e-4)), critic='patch', critic_args=dict(nf=8, n_layers=2),
                critic_fits=(Fit(48, 2, 16, 1e-3, 1e-3),), gan=Gan(48, 2, 24, 3, lr=1e-3, spread=1., max_critic=2, average=3))
 recipes.setdefault('tiny', TINY)
+recipes.setdefault('often', replace(TINY, name='often', checkpoint_seconds=0.))
 # for two processes: batches large enough that batch norm is no lottery, rates small enough that rounding stays rounding
-recipes.setdefault('pair', replace(TINY, name='pair', checkpoint_seconds=60., pretrain=(Fit(64, 8, 64, 1e-4, 1e-4),),
-                                   critic_fits=(Fit(64, 8, 32, 1e-4, 1e-4),), gan=Gan(64, 8, 64, 3, lr=1e-5, spread=1., max_critic=1)))
+recipes.setdefault('pair', replace(TINY, name='pair', pretrain=(Fit(64, 8, 64, 1e-4, 1e-4),),
+                                   critic_fits=(Fit(64, 8, 32, 1e-4, 1e-4),), gan=Gan(64, 8, 64, 1, lr=1e-5, spread=1., max_critic=1)))
 
 
 def from_nothing(m):
     "No test waits for a network or depends on the released weights: there are neither ImageNet's nor those."
     m.setattr('deoldify_lite.export.imagenet_encoder', lambda arch: None)
     m.setattr('deoldify_lite.loss.imagenet_weights', lambda arch: None)
+    m.setattr('torch.backends.mps.is_available', lambda: False)
     for module in 'export', 'training': m.setattr(f'deoldify_lite.{module}.RELEASED', Path('none'))
 
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch): from_nothing(monkeypatch)
+
+
+@pytest.fixture
+def float32(monkeypatch):
+    "Torch computes as onnxruntime does, whatever this processor can."
+    for module in 'generator', 'learner', 'stages': monkeypatch.setattr(f'deoldify_lite.{module}.native_bf16', lambda device: False)
 
 
 @pytest.fixture(scope='session')

@@ -158,7 +158,7 @@ def test_the_same_command_again_skips_results_inside_of_the_input(model, photo, 
     (tmp_path/'scans'/'a').mkdir(parents=True)
     photo.save(tmp_path/'scans'/'one.png')
     photo.save(tmp_path/'scans'/'a'/'two.png')
-    command = f'{sys.executable} -m deoldify_lite.cli colorize {inputs} -o scans/out --model {model}'
+    command = f'{sys.executable} -m deoldify_lite.cli colorize {inputs} -o scans/out --model {model} --device cpu'
     first, again = [subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True) for _ in range(2)]
     assert first.returncode == 0 and '2 colorized' in first.stdout, first.stderr
     assert again.returncode == 0 and '0 colorized on cpu, 2 were there' in again.stdout, again.stderr
@@ -284,7 +284,7 @@ def test_no_weights_no_picture(monkeypatch, tmp_path):
     with pytest.raises(UserError, match='no released weights'): Colorizer.load()
 
 
-def test_onnx_without_torch_gives_the_same_answer(model, photo, tmp_path):
+def test_onnx_without_torch_gives_the_same_answer(model, photo, tmp_path, float32):
     photo.save(tmp_path/'in.png')
     code = ("import sys\nfrom PIL import Image\nfrom deoldify_lite.colorizer import Colorizer\n"
             f"Colorizer.load({str(model.with_suffix('.onnx'))!r}).colorize_file('in.png', 'onnx.png')\n"

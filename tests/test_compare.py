@@ -67,4 +67,6 @@ def test_evaluate_refuses_what_it_cannot_measure(photos, tmp_path):
     (tmp_path/'empty').mkdir()
     fails('There is no file', 'evaluate', 'none.safetensors', '--data', photos, '-o', 'x.md', cwd=tmp_path)
     fails('no image file', 'evaluate', RELEASED, '--data', tmp_path/'empty', '-o', 'x.md', cwd=tmp_path)
+    for out in tmp_path, 'x.json': fails('should be a Markdown file', 'evaluate', RELEASED, '--data', photos, '-o', out, cwd=tmp_path)
+    fails('is in the way', 'pack', RELEASED, '-o', tmp_path, cwd=tmp_path)
     assert run('evaluate', '--help', cwd=tmp_path).returncode == 0 and not (tmp_path/'x.md').exists()

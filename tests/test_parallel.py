@@ -7,13 +7,12 @@ import sys
 import torch
 
 CHILD = '''
-import os, sys, torch, torch.distributed as dist
+import copy, os, sys, torch, torch.distributed as dist
 from torch import nn
 from deoldify_lite.generator import generators
 from deoldify_lite.learner import Parallel
 rank, world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
 torch.set_default_dtype(torch.float64)
-torch.set_num_threads(1)
 torch.Tensor.float = lambda self: self                           # stay in float64, where rounding hides nothing
 torch.manual_seed(rank)                                          # each starts with other weights
 net = generators['unet']('resnet18', norm='batch', width=.25)
@@ -21,39 +20,36 @@ if rank == 0: torch.manual_seed(0); net = generators['unet']('resnet18', norm='b
 net.mean = nn.BatchNorm1d(3)
 torch.manual_seed(1)
 x, y = torch.randn(5, 1, 64, 64).expand(-1, 3, -1, -1), torch.randn(5, 3, 64, 64)   # three for one, two for the other
-class Learn: model, training, xb = net, True, (x[rank::world],)
-if world > 1:
-    dist.init_process_group('gloo')
-    cb = Parallel()
-    cb.learn = Learn
-    cb.before_fit()
-    cb.before_batch()
-net.train()
-out = net(x[rank::world])
-loss = (out - y[rank::world]).square().mean() + net.mean(out.mean((2, 3))).pow(3).mean()
-if world > 1: Learn.loss_grad = loss; cb.before_backward(); loss = Learn.loss_grad
-loss.backward()
-if world > 1: cb.before_step()
-grads = {n: p.grad.flatten() for n, p in net.named_parameters()}
-if world > 1: cb.after_fit()
-assert type(net.network.bn) is nn.BatchNorm2d and type(net.mean) is nn.BatchNorm1d
-torch.save((grads, net.state_dict()), sys.argv[1])
+
+def step(net, part, cb=None):
+    class Learn: model, training, xb = net, True, (x[part],)
+    if cb: cb.learn = Learn; cb.before_fit(); cb.before_batch()
+    net.train()
+    out = net(x[part])
+    loss = (out - y[part]).square().mean() + net.mean(out.mean((2, 3))).pow(3).mean()
+    if cb: Learn.loss_grad = loss; cb.before_backward(); loss = Learn.loss_grad
+    loss.backward()
+    if cb: cb.before_step()
+    grads = {n: p.grad.flatten() for n, p in net.named_parameters()}
+    if cb: cb.after_fit()
+    assert type(net.network.bn) is nn.BatchNorm2d and type(net.mean) is nn.BatchNorm1d
+    return grads, net.state_dict()
+
+alone = step(copy.deepcopy(net), slice(None)) if rank == 0 else None
+dist.init_process_group('gloo')
+torch.save((alone, step(net, slice(rank, None, world), Parallel())), sys.argv[1])
 '''
 
 
-def run(folder, world):
+def test_gradients_and_statistics_equal_those_of_one_process(tmp_path):
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = str(s.getsockname()[1])
-    env = os.environ | dict(WORLD_SIZE=str(world), MASTER_ADDR='127.0.0.1', MASTER_PORT=port, OMP_NUM_THREADS='1')
-    files = [folder/f'{world}_{r}.pt' for r in range(world)]
+    env = os.environ | dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+    files = [tmp_path/f'{r}.pt' for r in range(2)]
     group = [subprocess.Popen([sys.executable, '-c', CHILD, str(f)], env=env | dict(RANK=str(r))) for r, f in enumerate(files)]
-    assert [p.wait(120) for p in group] == [0] * world
-    return [torch.load(f, weights_only=True) for f in files]
-
-
-def test_gradients_and_statistics_equal_those_of_one_process(tmp_path):
-    (grads, state), = run(tmp_path, 1)
-    for other, other_state in run(tmp_path, 2):
-        for name in grads: assert torch.allclose(grads[name], other[name], rtol=1e-8, atol=1e-12), name
-        for name in state: assert torch.allclose(state[name], other_state[name], rtol=1e-8, atol=1e-12), name
+    assert [p.wait(240) for p in group] == [0, 0]
+    (alone, first), (_, second) = [torch.load(f, weights_only=True) for f in files]
+    for grads, state in first, second:
+        for name in grads: assert torch.allclose(alone[0][name], grads[name], rtol=1e-8, atol=1e-12), name
+        for name in state: assert torch.allclose(alone[1][name], state[name], rtol=1e-8, atol=1e-12), name

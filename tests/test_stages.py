@@ -4,20 +4,24 @@ import math
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import from_nothing
 from PIL import Image
+from test_cli import fails, run
 
 import deoldify_lite.stages as stages
 from deoldify_lite.color import as_photo, normalize, rgb_to_ab
 from deoldify_lite.colorizer import Colorizer
-from deoldify_lite.core import Run, UserError, read_table, record
+from deoldify_lite.core import Run, UserError, read_table, record, write_table
+from deoldify_lite.data import photo_loader
 from deoldify_lite.generator import generators
-from deoldify_lite.learner import Resume
+from deoldify_lite.learner import Resume, Turns
 from deoldify_lite.metrics import pick
 from deoldify_lite.recipe import Fit, from_json, recipes
 from deoldify_lite.report import write_report
@@ -38,6 +42,17 @@ def finished(tmp_path_factory, photos):
         stages.export(training)
         write_report(training)
     return training
+
+
+ORDER = ['gen_032.pth', 'gen_048.pth', 'generated', 'generated.csv', 'critic.pth', 'gan', 'gan.pth']
+
+
+def begun(finished, folder, photos, missing=None, recipe='tiny'):
+    "A run that has what `finished` had made before the file `missing`."
+    t, done = start(folder, photos, recipe), ORDER[:ORDER.index(missing)] if missing else ORDER
+    for n in done: (shutil.copytree if (finished.run/n).is_dir() else shutil.copy)(finished.run/n, t.run/n)
+    write_table(t.run/'history.csv', [r for r in read_table(finished.run/'history.csv') if f"{r['step']}.pth" in done])
+    return t
 
 
 def weights(training, name='gan.pth'): return torch.load(training.run/name, weights_only=True)
@@ -112,9 +127,9 @@ def test_the_log_is_in_order_whatever_happened(finished, tmp_path):
     assert stages.pick_checkpoint(run)['checkpoint'] == '0'
 
 
-def test_a_gan_that_stops_early_is_in_the_history(photos, tmp_path, monkeypatch):
+def test_a_gan_that_stops_early_is_in_the_history(finished, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(stages, 'stale', lambda rows, *args: len(rows) > 1)
-    t = start(tmp_path, photos)
+    t = begun(finished, tmp_path, photos, 'gan')
     stages.train_gan(t)
     rows = [r for r in read_table(t.run/'history.csv') if r['step'] == 'gan']
     assert 0 < sum(int(r['seen']) for r in rows) < t.recipe.gan.seen and not rows[-1]['psnr']
@@ -154,12 +169,38 @@ PILImage.create(load_learner({str(finished.run/'generator.pkl')!r}).predict({str
     assert sizes[0] < sizes[1] * 1.1 + 2**20                         # the generator and no loss network
 
 
+def test_colorize_reads_either_export(finished, photos, tmp_path):
+    (finished.run/'report.png').unlink()
+    assert run('export', '--run', finished.run.path, cwd=tmp_path).returncode == 0 and finished.run.has('report.png')
+    shutil.copy(next(photos.rglob('*.png')), tmp_path/'in.png')
+    for kind in ('safetensors', 'pkl'):
+        out = run('colorize', 'in.png', '-o', f'{kind}.png', '--model', finished.run/f'generator.{kind}', cwd=tmp_path)
+        assert out.returncode == 0, out.stderr
+    a, b, source = [np.asarray(Image.open(tmp_path/n).convert('RGB'), int) for n in ('safetensors.png', 'pkl.png', 'in.png')]
+    assert a.shape == source.shape and np.abs(a - b).max() <= 1
+    before = (tmp_path/'in.png').read_bytes()
+    fails('is an input', 'colorize', 'in.png', '-o', 'in.png', '--model', finished.run/'generator.safetensors', cwd=tmp_path)
+    assert (tmp_path/'in.png').read_bytes() == before
+
+
 def test_recipe_is_saved_resolved(finished):
     recipe = from_json(json.loads((finished.run/'recipe.json').read_text()))
     assert recipe == finished.recipe and recipe.encoder_source == 'random' and all(f.epochs for f in recipe.pretrain)
+    assert all(r.checkpoint_seconds <= 60 for r in recipes.values())     # at most a minute is lost
 
 
 class Killed(BaseException): pass
+
+
+def die(monkeypatch, how, batch, step=''):
+    "Training saves after this batch of a step, and ends there."
+    after, seen = Resume.after_batch, []
+
+    def after_batch(self):
+        after(self)
+        seen.append(self.path.name.startswith(step))
+        if seen[-1] and sum(seen) == batch: self.save(); raise how
+    monkeypatch.setattr(Resume, 'after_batch', after_batch)
 
 
 STAGES = [('gen_032', 'pretrain_generator', 3), ('gen_048', 'pretrain_generator', 1), ('critic', 'pretrain_critic', 4), ('gan', 'train_gan', 5)]
@@ -167,20 +208,9 @@ STAGES = [('gen_032', 'pretrain_generator', 3), ('gen_048', 'pretrain_generator'
 
 @pytest.mark.parametrize('step, name, batch', STAGES)
 def test_killed_in_any_stage_ends_with_the_same_weights(finished, photos, tmp_path, monkeypatch, step, name, batch):
-    training = start(tmp_path, photos)
-    for f in finished.run.path.iterdir():                            # stages before the one to interrupt are done
-        order = ['gen_032.pth', 'gen_048.pth', 'generated', 'generated.csv', 'critic.pth']
-        done = order[:order.index(f'{step}.pth')] if f'{step}.pth' in order else order
-        if f.name in done: (shutil.copytree if f.is_dir() else shutil.copy)(f, training.run/f.name)
-    save, count = Resume.save, []
-
-    def save_then_die(self):
-        save(self)
-        count.append(self.path.name)
-        if count.count(f'{step}.part.pth') == batch: raise Killed
-
+    training = begun(finished, tmp_path, photos, 'gan' if step == 'gan' else f'{step}.pth')
     with monkeypatch.context() as m:
-        m.setattr(Resume, 'save', save_then_die)
+        die(m, Killed, batch, step)
         with pytest.raises(Killed): getattr(stages, name)(training)
     assert training.run.has(f'{step}.part.pth') and not training.run.has(f'{step}.pth')
     getattr(stages, name)(start(tmp_path, photos, recipe=None))
@@ -189,8 +219,7 @@ def test_killed_in_any_stage_ends_with_the_same_weights(finished, photos, tmp_pa
 
 
 def test_generations_resume(finished, photos, tmp_path):
-    training = start(tmp_path, photos)
-    for n in ('gen_032.pth', 'gen_048.pth'): shutil.copy(finished.run/n, training.run/n)
+    training = begun(finished, tmp_path, photos, 'generated')
     rows = stages.save_generations(training)
     (training.run/'generated.csv').unlink()
     (training.run/rows[0]['generated']).unlink()
@@ -201,7 +230,7 @@ def test_generations_resume(finished, photos, tmp_path):
 
 
 def test_full_disk_keeps_the_checkpoint(photos, tmp_path, monkeypatch):
-    training, save, calls = start(tmp_path, photos), torch.save, []
+    training, save, calls = start(tmp_path, photos, 'often'), torch.save, []
 
     def full(obj, f):
         calls.append(f)
@@ -215,15 +244,13 @@ def test_full_disk_keeps_the_checkpoint(photos, tmp_path, monkeypatch):
     assert not list(training.run.path.glob('.*.part*'))
 
 
-def test_cycles_go_on_from_the_picked_generator(photos, tmp_path, monkeypatch):
-    from dataclasses import replace
-
-    from deoldify_lite.recipe import recipes
+def test_cycles_go_on_from_the_picked_generator(finished, photos, tmp_path, monkeypatch):
     monkeypatch.setitem(recipes, 'twice', replace(recipes['tiny'], name='twice', cycles=2))
-    training = start(tmp_path, photos, 'twice')
+    training = begun(finished, tmp_path, photos, recipe='twice')
     stages.train_gan(training)
     assert training.run.has('gan.pth') and training.run.has('cycle2/gan.pth') and training.run.has('cycle2/critic.pth')
     assert equal(weights(training, 'gan.pth'), weights(training, 'cycle2/gan/000.pth'))
+    assert not equal(weights(training, 'gan.pth'), weights(training, 'gen_048.pth'))
 
 
 # Bad input: one sentence each
@@ -242,6 +269,8 @@ def test_another_recipe_or_data_set_is_named(finished, photos, tmp_path):
     start(tmp_path, photos, sizes=[32])
     assert [f.size for f in start(tmp_path, photos).recipe.pretrain] == [32]            # the recipe's name alone changes nothing
     says('EPOCHS must be 1 or more', start, tmp_path, photos, epochs=0)
+    (tmp_path/'run'/'recipe.json').write_text('{')
+    says('recipe.json is damaged', start, tmp_path, photos)
 
 
 def test_changed_photos_are_named(photos, tmp_path):
@@ -250,7 +279,7 @@ def test_changed_photos_are_named(photos, tmp_path):
     start(tmp_path, folder)
     gone = next(folder.rglob('*.png'))
     gone.unlink()
-    says(gone.name, start, tmp_path, folder)
+    says(f'1 gone, for example {gone.relative_to(folder)}.', start, tmp_path, folder)
 
 
 def test_photo_deleted_during_training(photos, tmp_path):
@@ -259,13 +288,10 @@ def test_photo_deleted_during_training(photos, tmp_path):
     training = start(tmp_path, folder)
     gone = training.photos.files('train')[0]
     gone.unlink()
-    says(gone.name, stages.pretrain_generator, training)
+    says(f'{gone} is gone', stages.pretrain_generator, training)
 
 
 def test_fewer_photos_than_a_batch(photos, tmp_path, monkeypatch):
-    from dataclasses import replace
-
-    from deoldify_lite.recipe import Fit, recipes
     monkeypatch.setitem(recipes, 'wide', replace(recipes['tiny'], name='wide', pretrain=(Fit(32, 64, 8, 1e-3, 1e-3),)))
     says('fewer than a batch of 64', lambda: stages.pretrain_generator(start(tmp_path, photos, 'wide')))
 
@@ -279,7 +305,7 @@ def test_checkpoint_of_another_architecture(finished, photos, tmp_path):
 
 
 def test_bad_loss_stops_before_the_weights(photos, tmp_path, monkeypatch):
-    training = start(tmp_path, photos)
+    training = start(tmp_path, photos, 'often')
     calls = []
 
     class Bad(torch.nn.Module):
@@ -292,13 +318,19 @@ def test_bad_loss_stops_before_the_weights(photos, tmp_path, monkeypatch):
     assert all(v.isfinite().all() for v in stages.load_state(training.run/'gen_032.part.pth')['model'].values())
 
 
-def test_collapse_warns(photos, tmp_path, monkeypatch):
-    training = start(tmp_path, photos)
-    real = stages.measure
-
-    monkeypatch.setattr(stages, 'measure', lambda net, dl: real(torch.nn.Identity(), dl))     # answers what it is given: grey
-    with pytest.warns(UserWarning, match='collapsed'): stages.train_gan(training)
-    assert all(float(r['ab_spread']) < .01 for r in stages.gan_log(training.run))
+def test_collapse_warns(finished, tmp_path, monkeypatch):
+    "Two checkpoints in a row whose colours spread over less than a tenth of the real ones' range."
+    same = torch.nn.Identity()                                       # answers what it is given: grey
+    grey, shown = stages.measure(same, photo_loader(finished.photos.files('valid'), 48))
+    assert grey['ab_spread'] < .01
+    t, learn, warned = SimpleNamespace(run=Run(f'{tmp_path}/run')), SimpleNamespace(turns=Turns()), []
+    for number, spread in enumerate((.09, .11, .09, .05)):
+        monkeypatch.setattr(stages, 'measure', lambda net, dl: (grey | dict(ab_spread=spread), shown))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter('always')
+            stages._checkpoint(t, 1, learn, same, number, None)
+        warned.append(any('colours have collapsed' in str(w.message) for w in said))
+    assert warned == [False, False, False, True]
 
 
 def test_run_folder_that_cannot_be_written(tmp_path):
@@ -362,7 +394,8 @@ def test_finetune_without_a_start(photos, tmp_path, gentle, monkeypatch):
 
 
 def test_a_gan_from_nothing(photos, tmp_path, monkeypatch):
-    monkeypatch.setitem(recipes, 'scratch', replace(recipes['tiny'], name='scratch', pretrain=(), critic_fits=()))
+    monkeypatch.setitem(recipes, 'scratch', replace(recipes['tiny'], name='scratch', pretrain=(), critic_fits=(), gan=replace(recipes['tiny'].gan, plateau=1)))
+    monkeypatch.setattr(stages, 'plateau', lambda rows, wait: len(rows) == 1)
     t = start(tmp_path, photos, 'scratch')
     out = stages.export(t)
     write_report(t)
@@ -370,6 +403,8 @@ def test_a_gan_from_nothing(photos, tmp_path, monkeypatch):
     assert {r['step'] for r in read_table(t.run/'history.csv')} == {'gan'}
     log = stages.gan_log(t.run)
     assert int(log[0]['checkpoint']) == 1                            # an untrained generator is nothing to go back to
+    lrs = [float(r['lr']) for r in read_table(t.run/'history.csv')]
+    assert lrs[-1] == pytest.approx(lrs[0] / 10)                     # what PSNR that stands still does
     assert float(stages.pick_checkpoint(t.run)['psnr']) >= max(float(r['psnr']) for r in log) - .3
 
 
@@ -390,7 +425,7 @@ def shrunk(recipe):
     small = lambda fit: fit and replace(fit, size=32, bs=2, seen=8, **(dict(checkpoints=2, plateau=min(fit.plateau, 1)) if hasattr(fit, 'plateau') else {}))
     narrow = dict(zhang=dict(width=.125), unet=dict(width=.25), iizuka=dict(width=.125), pix2pix=dict(nf=8)).get(recipe.generator, {})
     critic = dict(nf=8) if recipe.critic in ('patch-lab', 'dcgan') else {}
-    return replace(recipe, generator_args=recipe.generator_args | narrow, critic_args=recipe.critic_args | critic, checkpoint_seconds=0., valid_pct=.2,
+    return replace(recipe, generator_args=recipe.generator_args | narrow, critic_args=recipe.critic_args | critic, checkpoint_seconds=60., valid_pct=.2,
                    pretrain=tuple(map(small, recipe.pretrain)), gan=small(recipe.gan), pretext=small(recipe.pretext))
 
 
@@ -406,14 +441,8 @@ def unet_run(tmp_path_factory, photos):
 def test_every_system_trains_resumes_exports_and_colorizes(name, unet_run, photos, tmp_path, monkeypatch):
     monkeypatch.setitem(recipes, name, shrunk(recipes[name]))
     options = dict(start=str(unet_run)) if recipes[name].start else {}
-    save, saved = Resume.save, []
-
-    def save_then_die(self):
-        save(self)
-        saved.append(1)
-        if len(saved) == 3: raise KeyboardInterrupt
     with monkeypatch.context() as m:
-        m.setattr(Resume, 'save', save_then_die)
+        die(m, KeyboardInterrupt, 3)
         with pytest.raises(KeyboardInterrupt): stages.export(start(tmp_path, photos, name, **options))
     t = start(tmp_path, recipe=None)
     out = stages.export(t)
@@ -442,7 +471,7 @@ def test_without_folders_there_are_no_classes(photos, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('name', ('unet-l1', 'zhang', 'iizuka', 'pix2pix'))
-def test_sketches_are_coloured_whole(name, photos, tmp_path, monkeypatch):
+def test_sketches_are_coloured_whole(name, photos, tmp_path, monkeypatch, float32):
     monkeypatch.setitem(recipes, name, shrunk(recipes[name]))
     t = start(tmp_path, photos, name, input='sketch')
     out = stages.export(t)

@@ -1,7 +1,14 @@
 """Data flows one way: a module imports only modules whose notebooks have a smaller number."""
 import ast
 import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,7 +28,7 @@ def imports(module):
     tree = ast.parse((ROOT/'deoldify_lite'/f"{module.replace('.', '/')}.py").read_text())
     for node in ast.walk(tree):
         if not isinstance(node, ast.ImportFrom): continue
-        if node.level and node.module: yield node.module
+        if node.level and node.module: yield '.'.join([*module.split('.')[:-node.level], node.module])
         elif node.module == 'deoldify_lite' or node.level: yield from (a.name for a in node.names)
         elif (node.module or '').startswith('deoldify_lite.'): yield node.module.split('.', 1)[1]
 
@@ -48,3 +55,22 @@ def test_inference_reaches_no_training():
 
 def test_no_star_imports():
     assert not [m for m in modules() if 'import *' in (ROOT/'deoldify_lite'/f"{m.replace('.', '/')}.py").read_text()]
+
+
+def test_no_module_needs_an_extra():
+    gone = dict.fromkeys('av cv2 gradio onnx onnxruntime torchmetrics pillow_heif nbdev'.split())
+    code = f"import sys; sys.modules.update({gone}); from importlib import import_module\nfor m in {sorted(modules())}: import_module('deoldify_lite.' + m)"
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+
+@pytest.mark.skipif(not shutil.which('make'), reason='needs make')
+def test_make_passes_on_what_is_given():
+    names = 'MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL RUN DATA RECIPE SIZES EPOCHS GPUS IN OUT TEST'.split()
+    env = {k: v for k, v in os.environ.items() if k not in names}
+    def make(*args): return subprocess.run(['make', '-n', *args], cwd=ROOT, env=env, capture_output=True, text=True)
+    def last(*args): return shlex.split(make(*args).stdout.splitlines()[-1])[1:]
+    assert last('pretrain-gen', 'DATA=p q', 'RUN=r', 'RECIPE=demo', 'SIZES=64 128', 'EPOCHS=2', 'GPUS=2') == [
+        'pretrain-gen', '--run', 'r', '--data', 'p q', '--recipe', 'demo', '--sizes', '64 128', '--epochs', '2', '--gpus', '2']
+    assert last('colorize', 'IN=a', 'OUT=b') == ['colorize', 'a', '-o', 'b']
+    assert last('video', 'IN=a', 'OUT=b', 'RUN=r') == ['video', 'a', '-o', 'b', '--model', 'models/r/generator.safetensors']
+    assert 'IN= is missing' in make('video').stderr
