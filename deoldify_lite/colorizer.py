@@ -15,7 +15,7 @@ import deoldify_lite
 from .core import LUMA, MEAN, RELEASED, STD, UserError, free_memory, keep_apart, optional
 from .files import check_holds, check_name, read_page, read_photo, to8, write_photo
 
-# %% ../nbs/13_colorizer.ipynb #323b5e2f
+# %% ../nbs/13_colorizer.ipynb #be28a337
 STRIP = 1 << 19 # pixels worked on at once: they fit into a processor's cache
 
 def shrink(
@@ -35,7 +35,6 @@ def join(
     "Chroma of any size on the luma of a photo; the luma stays what it was, within rounding."
     (h,w),kind,top = luma.shape,luma.dtype,np.iinfo(luma.dtype).max
     if len(chroma) == 3: luma,chroma = _enlarged(chroma[2], luma.shape, top),chroma[:2]
-    if not saturation: return np.repeat(np.rint(luma).astype(kind)[...,None], 3, 2)
     maps = [Image.fromarray(np.ascontiguousarray(c, np.float32) * (saturation * top)) for c in chroma]
     out,step = np.empty((h, w, 3), kind),max(1, STRIP // w)
     def strip(start):

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['MEAN', 'STD', 'LUMA', 'RELEASED', 'NO_PHOTOS', 'CGROUP', 'UserError', 'missing', 'optional', 'photo_suffixes',
-           'open_photo', 'Registry', 'atomic', 'keep_apart', 'write_json', 'read_json', 'read_table', 'write_table',
-           'markdown', 'record', 'seed_of', 'seed_all', 'free_memory', 'rank', 'world', 'together', 'Run']
+           'is_photo', 'walk', 'check_markdown', 'open_photo', 'Registry', 'atomic', 'keep_apart', 'write_json',
+           'read_json', 'read_table', 'write_table', 'markdown', 'record', 'seed_of', 'seed_all', 'free_memory', 'rank',
+           'world', 'together', 'Run']
 
 # %% ../nbs/00_core.ipynb #7fc3ac96
 import csv, io, json, math, os, random, shlex, shutil, sys
@@ -43,7 +44,7 @@ MEAN,STD = (0.485, 0.456, 0.406),(0.229, 0.224, 0.225) # of ImageNet's training 
 LUMA = (0.299, 0.587, 0.114) # weights of R, G, B in luma: ITU-R BT.601, section 2.5.1
 RELEASED = Path(deoldify_lite.__file__).parents[1]/'models'/'deoldify-lite.safetensors' # weights that come with a clone of the repository
 
-# %% ../nbs/00_core.ipynb #c2511875
+# %% ../nbs/00_core.ipynb #191d4b46
 # formats that Pillow opens but that hold no photo (film, drawings, icons, weather and other data), or that start another program (EPS, and IPTC, which may hold one)
 NO_PHOTOS = {'BUFR', 'CUR', 'EPS', 'GRIB', 'HDF5', 'ICNS', 'ICO', 'IPTC', 'MPEG', 'WMF'}
 
@@ -61,6 +62,29 @@ def photo_suffixes()->set[str]: # '.jpg', '.png', …
     from PIL import Image
     formats = _formats()
     return {s for s,kind in Image.registered_extensions().items() if kind in formats}
+
+def is_photo(
+    path:str|Path, # File, or what may be one
+    kinds:set[str], # See `photo_suffixes`
+)->bool:
+    "Is there a file, called like a photo?"
+    return os.path.splitext(path)[1].lower() in kinds and os.path.isfile(path)
+
+def walk(
+    root:str|Path, # Folder
+    **kwargs, # Passed to `os.walk`: followlinks, onerror
+): # (folder, names of folders, which may be shortened to leave some out, names of files)
+    "`os.walk` in order, without what is hidden."
+    for folder,subs,names in os.walk(root, **kwargs):
+        subs[:] = sorted(s for s in subs if not s.startswith('.'))
+        yield folder,subs,sorted(n for n in names if not n.startswith('.'))
+
+def check_markdown(
+    out:Path, # File to make
+):
+    "Raise `UserError` for a name that Markdown cannot be written to, or that a file beside it will have."
+    if out.is_dir() or out.suffix.lower() in ('.json', '.jpg'):
+        raise UserError(f"{out} should be a Markdown file such as table.md: JSON and pictures go beside it.")
 
 @contextmanager
 def open_photo(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'PROTOCOL', 'chroma_of', 'Contender', 'baselines', 'contenders', 'measure_models', 'table', 'evaluate']
 
-# %% ../nbs/13e_evaluate.ipynb #9b2bcd39
+# %% ../nbs/13e_evaluate.ipynb #7aadb014
 import hashlib, re, time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 from .color import given
 from .colorizer import BATCH, join, open_models
-from .core import LUMA, UserError, atomic, markdown, write_json
+from .core import LUMA, atomic, check_markdown, markdown, write_json
 from .measures import FullTally, learned_metrics
 from .metrics import contact_sheet
 from .photos import find_data, load_photo, scan, square
@@ -109,7 +109,7 @@ def table(
     rows += [[name, *[format(r[k], spec) if k in r else '' for k,(_,spec) in shown.items()]] for name,r in results.items()]
     return markdown(rows)
 
-# %% ../nbs/13e_evaluate.ipynb #2ca1ef08
+# %% ../nbs/13e_evaluate.ipynb #714b7717
 PROTOCOL = dict(left_out='grey, sepia and duplicate photos', crop='centre square, resized with Pillow',
                 chroma="the model's own, at its own size, on the photo's luma", psnr='RGB, mean over photos',
                 colourfulness='Hasler and Süsstrunk 2003, signed differences', ab_distance='sliced Wasserstein of ab histograms, 1 = grey copy',
@@ -126,7 +126,7 @@ def evaluate(
 )->dict: # See `measure_models`
     "Measure colorizers on photos and write table, protocol and sheet. Raises `UserError` for models that are none and for two of one name."
     out = Path(out)
-    if out.is_dir() or out.suffix.lower() in ('.json', '.jpg'): raise UserError(f"{out} should be a Markdown file such as table.md: JSON and pictures go beside it.")
+    check_markdown(out)
     found,scanned = contenders(models, device),scan(find_data(data), valid_pct=0)
     files,hashes = scanned.files('train')[:limit],scanned.hashes('train')[:limit]
     reals = [np.asarray(square(load_photo(f, size), size)) for f in tqdm(files, 'reading', leave=False)]

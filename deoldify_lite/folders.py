@@ -6,7 +6,7 @@
 __all__ = ['PALE', 'Job', 'find_photos', 'plan_jobs', 'Style', 'finish', 'is_pale', 'colorize_all', 'render_factors',
            'contact_sheets']
 
-# %% ../nbs/13b_folders.ipynb #94970f71
+# %% ../nbs/13b_folders.ipynb #57d47647
 import glob, os, warnings, zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 from .colorizer import BATCH, Colorizer, join
-from .core import UserError, photo_suffixes
+from .core import UserError, is_photo, photo_suffixes, walk
 from .files import MAX_PIXELS, Page, can_write, check_holds, check_name, label, read_photo, to8, write_photo
 
-# %% ../nbs/13b_folders.ipynb #b2b5b2c4
+# %% ../nbs/13b_folders.ipynb #7802037b
 @dataclass(frozen=True)
 class Job:
     "One photo to colorize."
@@ -41,22 +41,20 @@ def find_photos(
             here = [(f, f.relative_to(path)) for f in _walk(path, kinds, results)]
         elif path.exists() or not glob.has_magic(one): here = [(path, Path(path.name))]
         else:
-            photos = [Path(f) for f in sorted(glob.glob(one, recursive=True)) if _is_photo(f, kinds) and not _below(f, results)]
+            photos = [Path(f) for f in sorted(glob.glob(one, recursive=True)) if is_photo(f, kinds) and not _below(f, results)]
             here = [(f, f.relative_to(_fixed(one))) for f in photos]
         if not here: raise UserError(f"There is no photo in {one}.")
         found += here
     return list(dict.fromkeys(found))
-
-def _is_photo(path, kinds): return os.path.isfile(path) and Path(path).suffix.lower() in kinds
 
 def _below(path, folder): return folder is not None and Path(folder) in Path(os.path.realpath(path)).parents
 
 def _walk(folder, kinds, results):
     "Photos below a folder in order, hidden files and results left out."
     def unread(e): warnings.warn(f"{e.filename} cannot be read ({e.strerror}), and is left out.")
-    for path,folders,names in os.walk(folder, onerror=unread):
-        folders[:] = sorted(f for f in folders if not f.startswith('.') and os.path.realpath(Path(path, f)) != results)
-        yield from (Path(path, n) for n in sorted(names) if not n.startswith('.') and _is_photo(Path(path, n), kinds))
+    for path,folders,names in walk(folder, onerror=unread):
+        folders[:] = [f for f in folders if os.path.realpath(Path(path, f)) != results]
+        yield from (Path(path, n) for n in names if is_photo(Path(path, n), kinds))
 
 def _fixed(pattern):
     "The folders of a pattern that have no wildcard."

@@ -6,7 +6,7 @@
 __all__ = ['MIN_CHROMA', 'SPLITS', 'load_photo', 'square', 'chroma_beyond_tone', 'sample_photos', 'Photo', 'Manifest',
            'check_apart', 'scan', 'find_data']
 
-# %% ../nbs/02_photos.ipynb #e606fcb6
+# %% ../nbs/02_photos.ipynb #931206e0
 import hashlib, io, math, os, shutil, warnings
 from functools import cached_property
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 from tqdm.auto import tqdm
-from .core import UserError, atomic, open_photo, photo_suffixes, read_table, write_table
+from .core import UserError, atomic, is_photo, open_photo, photo_suffixes, read_table, walk, write_table
 
 # %% ../nbs/02_photos.ipynb #408fa98e
 def _to_rgb(im):
@@ -198,18 +198,16 @@ class Manifest:
             if files: raise UserError(f"The photos in {self.root} are not those that this run was started on: {len(files)} {word}, "
                                       f"for example {min(files)}. Put them back as they were, or choose another RUN.")
 
-# %% ../nbs/02_photos.ipynb #5ce657f9
+# %% ../nbs/02_photos.ipynb #64a338c3
 def _walk(root):
     "(path relative to root, bytes) of every image file; hidden ones, loops of links and what we may not look at are left out."
     kinds,seen = photo_suffixes(),set()
-    for folder,subs,names in os.walk(root, followlinks=True):
+    for folder,subs,names in walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        subs[:] = [] if real in seen else sorted(s for s in subs if not s.startswith('.'))
-        if real in seen: continue
+        if real in seen: subs.clear(); continue
         seen.add(real)
-        for name in sorted(n for n in names if not n.startswith('.') and os.path.splitext(n)[1].lower() in kinds):
-            file = os.path.join(folder, name)
-            if os.path.isfile(file): yield _utf8(Path(file).relative_to(root).as_posix()),os.path.getsize(file)
+        for file in (os.path.join(folder, n) for n in names):
+            if is_photo(file, kinds): yield _utf8(Path(file).relative_to(root).as_posix()),os.path.getsize(file)
 
 # A name that is no UTF-8 cannot be written to a table: it is spelt out, so its file is listed but not found
 def _utf8(name): return os.fsencode(name).decode('utf-8', 'backslashreplace')

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['FRONTIER', 'generators_of', 'write_report', 'write_card']
 
-# %% ../nbs/12b_report.ipynb #badcd5fe
+# %% ../nbs/12b_report.ipynb #7f8a0c9d
 from pathlib import Path
 import torch
 from PIL import Image
 from .color import Vivid, given
-from .core import UserError, atomic, markdown, read_table
+from .core import UserError, atomic, check_markdown, markdown, read_table
 from .data import decode, photo_loader, stored_side
 from .generator import Generator, folded
 from .metrics import contact_sheet, report
@@ -58,7 +58,7 @@ def write_report(
     title = 'Validation photos' if len(valid) == len(files) else f'{len(valid)} validation, then {len(files) - len(valid)} training photos'
     report(t.run/'report.png', contact_sheet(_columns(t, files, side), title=title), _curves(t))
 
-# %% ../nbs/12b_report.ipynb #66c1d3c7
+# %% ../nbs/12b_report.ipynb #82b49193
 FRONTIER = (1.15, 1.3, 1.5) # what a GAN has to beat: stage 1's chroma, multiplied; its own is multiplied too, which shows whose curve lies higher
 
 def _measured(t, files, size):
@@ -86,7 +86,9 @@ def write_card(
     photos:int=24, # Rows of the contact sheet
 ):
     "Measure a training on test photos and write it down. Raises `UserError` when test photos are among the training's."
-    out,tested = Path(out),scan(find_data(test), valid_pct=0)
+    out = Path(out)
+    check_markdown(out)
+    tested = scan(find_data(test), valid_pct=0)
     if both := {*tested.hashes('train')} & {p.hash for p in t.photos.photos if p.split}:
         raise UserError(f"{len(both)} photos of {test} are among those that {t.run.path} was trained on: choose others.")
     files,history = tested.files('train'),read_table(t.run/'history.csv')

@@ -1,6 +1,7 @@
 """Notebooks are the source: fail when modules differ from them, when they are not clean, or when one does not run."""
 import filecmp, os, shutil, subprocess, sys, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -11,7 +12,8 @@ def nbdev(command: str, *args: str, cwd: Path = ROOT) -> str:
     with tempfile.TemporaryDirectory() as tmp:                           # what notebooks leave behind
         done = subprocess.run([Path(sys.executable).with_name(f'nbdev-{command}'), *args], cwd=cwd, text=True, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, env=os.environ | dict(TMPDIR=tmp, OMP_NUM_THREADS='1'))
-    return done.returncode and (done.stdout or f'exit {done.returncode}') or ''
+    if done.returncode == 0: return ''
+    return done.stdout or f'exit {done.returncode}'
 
 
 def failing(notebooks: list[Path]) -> list[str]:
@@ -39,8 +41,9 @@ def main():
         dirty = changed(ROOT/'nbs', copy/'nbs', '*.ipynb')
     if stale: sys.exit(f"Modules differ from their notebooks: {', '.join(stale)}. Run nbdev-export (or nbdev-update).")
     if dirty: sys.exit(f"Notebooks are not clean: {', '.join(dirty)}. Run nbdev-clean.")
-    walk = sorted((ROOT/'nbs'/'walkthrough').glob('*.ipynb'))             # they hand over to each other
-    with ThreadPoolExecutor(2) as pool: failed = sum(pool.map(failing, [walk, *([nb] for nb in sorted((ROOT/'nbs').glob('*.ipynb')))]), [])
+    notebooks = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+    series = [list(g) for _, g in groupby(notebooks, lambda p: p if p.parent == ROOT/'nbs' else p.parent)]   # those in a folder hand over to each other
+    with ThreadPoolExecutor(2) as pool: failed = sum(pool.map(failing, sorted(series, key=len, reverse=True)), [])
     if failed: sys.exit(f"These notebooks fail: {', '.join(failed)}.")
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -16,23 +17,13 @@ from deoldify_lite.core import UserError, read_table
 
 MAIN = '''
 import sys; sys.path.insert(0, {tests!r})
-import conftest, pytest
-conftest.from_nothing(pytest.MonkeyPatch())
+import conftest, pytest, signal
+m = pytest.MonkeyPatch()
+conftest.from_nothing(m)
 from deoldify_lite.cli import main
 main()
 '''
-
-# the same, dead after the fifth batch
-DIES = MAIN.replace('\nmain()', '''
-import os, signal
-from deoldify_lite.learner import Resume
-after, seen = Resume.after_batch, []
-def after_batch(self):
-    after(self)
-    seen.append(1)
-    if len(seen) == 5: self.save(); os.kill(os.getpid(), signal.{how})
-Resume.after_batch = after_batch
-main()''')
+DIES = MAIN.replace('\nmain()', '\nconftest.die(m, lambda: signal.raise_signal(signal.{how}), 5)\nmain()')
 
 
 class Answer:
@@ -61,10 +52,14 @@ def fails(words, *args, cwd, **env):
 
 
 def test_help_is_fast_and_needs_no_torch():
-    code = "import sys, time; from deoldify_lite.cli import main\ntry: main()\nfinally: print(time.process_time(), 'torch' in sys.modules)"
-    out = subprocess.run([sys.executable, '-c', code, '--help'], capture_output=True, text=True)
-    *_, seconds, torch_there = out.stdout.split()
-    assert float(seconds) < 1 and torch_there == 'False' and out.returncode == 0 and 'pretrain-gen' in out.stdout
+    code = "import sys; from deoldify_lite.cli import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    took = []
+    for _ in range(3):                                                # the best of them: other tests run at the same time
+        began = time.perf_counter()
+        out = subprocess.run([sys.executable, '-c', code, '--help'], capture_output=True, text=True)
+        took.append(time.perf_counter() - began)
+    assert min(took) < 1 and out.returncode == 0
+    assert out.stdout.strip().endswith('False') and 'pretrain-gen' in out.stdout
 
 
 COMMANDS = 'pretrain-gen save-gen pretrain-critic train-gan export finetune card evaluate compare pick colorize video app import-deoldify pack doctor'

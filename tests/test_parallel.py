@@ -48,7 +48,7 @@ def test_gradients_and_statistics_equal_those_of_one_process(tmp_path):
     env = os.environ | dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
     files = [tmp_path/f'{r}.pt' for r in range(2)]
     group = [subprocess.Popen([sys.executable, '-c', CHILD, str(f)], env=env | dict(RANK=str(r))) for r, f in enumerate(files)]
-    assert [p.wait(240) for p in group] == [0, 0]
+    assert [p.wait(120) for p in group] == [0, 0]
     (alone, first), (_, second) = [torch.load(f, weights_only=True) for f in files]
     for grads, state in first, second:
         for name in grads: assert torch.allclose(alone[0][name], grads[name], rtol=1e-8, atol=1e-12), name

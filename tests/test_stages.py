@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import from_nothing
+from conftest import die, from_nothing
 from PIL import Image
 from test_cli import fails, run
 
@@ -21,7 +21,7 @@ from deoldify_lite.colorizer import Colorizer
 from deoldify_lite.core import Run, UserError, read_table, record, write_table
 from deoldify_lite.data import photo_loader
 from deoldify_lite.generator import generators
-from deoldify_lite.learner import Resume, Turns
+from deoldify_lite.learner import Turns
 from deoldify_lite.metrics import pick
 from deoldify_lite.recipe import Fit, from_json, recipes
 from deoldify_lite.report import write_report
@@ -192,15 +192,8 @@ def test_recipe_is_saved_resolved(finished):
 class Killed(BaseException): pass
 
 
-def die(monkeypatch, how, batch, step=''):
-    "Training saves after this batch of a step, and ends there."
-    after, seen = Resume.after_batch, []
-
-    def after_batch(self):
-        after(self)
-        seen.append(self.path.name.startswith(step))
-        if seen[-1] and sum(seen) == batch: self.save(); raise how
-    monkeypatch.setattr(Resume, 'after_batch', after_batch)
+def kill(): raise Killed
+def interrupt(): raise KeyboardInterrupt
 
 
 STAGES = [('gen_032', 'pretrain_generator', 3), ('gen_048', 'pretrain_generator', 1), ('critic', 'pretrain_critic', 4), ('gan', 'train_gan', 5)]
@@ -210,7 +203,7 @@ STAGES = [('gen_032', 'pretrain_generator', 3), ('gen_048', 'pretrain_generator'
 def test_killed_in_any_stage_ends_with_the_same_weights(finished, photos, tmp_path, monkeypatch, step, name, batch):
     training = begun(finished, tmp_path, photos, 'gan' if step == 'gan' else f'{step}.pth')
     with monkeypatch.context() as m:
-        die(m, Killed, batch, step)
+        die(m, kill, batch, step)
         with pytest.raises(Killed): getattr(stages, name)(training)
     assert training.run.has(f'{step}.part.pth') and not training.run.has(f'{step}.pth')
     getattr(stages, name)(start(tmp_path, photos, recipe=None))
@@ -442,7 +435,7 @@ def test_every_system_trains_resumes_exports_and_colorizes(name, unet_run, photo
     monkeypatch.setitem(recipes, name, shrunk(recipes[name]))
     options = dict(start=str(unet_run)) if recipes[name].start else {}
     with monkeypatch.context() as m:
-        die(m, KeyboardInterrupt, 3)
+        die(m, interrupt, 3)
         with pytest.raises(KeyboardInterrupt): stages.export(start(tmp_path, photos, name, **options))
     t = start(tmp_path, recipe=None)
     out = stages.export(t)
