@@ -166,7 +166,7 @@ def evaluate(
 def compare(
     data:Annotated[str, typer.Option(help="Folder of photos to learn from.")],
     test:Annotated[list[str], typer.Option(help="Folder of photos to measure on; may be given more than once.")],
-    out:Annotated[Path, typer.Option('-o', '--out', help="Folder for the tables.")]=Path('models'),
+    out:Annotated[Path, typer.Option('-o', '--out', help="Folder for the tables; what it knows already is not done again.")]=Path('models/compare'),
     recipe:Annotated[Optional[list[str]], typer.Option(help="Recipe to compare, may be given more than once; all systems when not given.")]=None,
     device:_device=None):
     "Train all recipes on the same photos and measure them; run again, it goes on. Example: deoldify-lite compare --data ~/photos --test ~/test"

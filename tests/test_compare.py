@@ -1,6 +1,7 @@
 """One table of several systems: the same photos, the same measure, and nothing done twice."""
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -32,22 +33,38 @@ def test_compare_trains_measures_and_goes_on(parts, tmp_path, monkeypatch):
     made = compare(data, tests, tmp_path/'out', tmp_path/'runs', names, 64, 'cpu')
     text = made.read_text()
     for word in ('unet-l1', 'pix2pix-resnet18', 'grey copy', 'constant chroma', 'PSNR', 'AuC balanced'): assert word in text
-    costs = {row.split(' | ')[0][2:]: row.split(' | ') for row in text.split('## What it cost')[1].splitlines() if row.startswith('| ')}
+    costs = {row.split(' | ')[0][2:]: row.split(' | ') for row in text.split('## What it cost')[1].split('## ')[0].splitlines() if row.startswith('| ')}
     assert costs['pix2pix-resnet18'][-1] == 'unet-l1 |' and int(costs['unet-l1'][1].replace(',', '')) > 0
-    results = json.loads((tmp_path/'out'/f'comparison-{tmp_path.name}-test0.json').read_text())
-    assert results['protocol']['size'] == 64 and results['protocol']['photos'] == 2 and len(results['protocol']['set']) == 16
-    grey = results['results']['grey copy']
-    assert grey['colourfulness'] < 1e-3 and grey['ab_distance'] == pytest.approx(1, abs=.02) and results['results']['unet-l1']['parameters'] > .1
-    sheet = Image.open(tmp_path/'out'/f'comparison-{tmp_path.name}-test0.jpg')
-    assert sheet.width > 4 * 100
+    label = f'{tmp_path.name}-test0'
+    row = {name: json.loads((tmp_path/'out'/'comparison'/f'{name}.json').read_text()) for name in ('baselines', *names)}
+    protocol = row['unet-l1']['of']['protocols'][label]
+    assert protocol['size'] == 64 and protocol['photos'] == 2 and len(protocol['set']) == 16 and protocol['data'] == label
+    grey = row['baselines']['measured'][label]['grey copy']
+    assert grey['colourfulness'] < 1e-3 and grey['ab_distance'] == pytest.approx(1, abs=.02)
+    assert row['unet-l1']['measured'][label]['unet-l1']['parameters'] > .1 and not row['unet-l1']['checkpoints']
+    gan = row['pix2pix-resnet18']
+    assert gan['picked'] in [c['checkpoint'] for c in gan['checkpoints']] and f"| {gan['picked']:.0f} |" in text.split('## Checkpoints')[1]
+    sheet = Image.open(tmp_path/'out'/f'comparison-{label}.jpg')
+    assert sheet.width > 4 * 128 and sheet.height > 2 * 128
     model = tmp_path/'runs'/'unet-l1'/'generator.safetensors'
     scaled = evaluate([f'{model}@0', model, f'{model}@0.5'], tests[0], tmp_path/'out'/'scaled.md', 64, device='cpu')
     assert scaled['unet-l1, chroma x 0']['colourfulness'] == grey['colourfulness']
     assert 0 < scaled['unet-l1, chroma x 0.5']['colourfulness'] < .9 * scaled['unet-l1']['colourfulness']
     made.write_text(text + '## What we see\n\nColours.\n')
-    stamps = {f: f.stat().st_mtime_ns for f in tmp_path.rglob('*') if f.is_file() and f.name != 'comparison.md'}
-    again = compare(data, tests, tmp_path/'out', tmp_path/'runs', names, 64, 'cpu')
-    assert again.read_text() == text + '## What we see\n\nColours.\n' and stamps == {f: f.stat().st_mtime_ns for f in stamps}
+    shutil.rmtree(tmp_path/'runs')                                    # rows are enough
+    def stamps(): return {f: f.stat().st_mtime_ns for f in (tmp_path/'out'/'comparison').iterdir()}
+    before = stamps()
+    def again(): return compare(data, tests, tmp_path/'out', tmp_path/'runs', names, 64, 'cpu').read_text()
+    assert again() == text + '## What we see\n\nColours.\n' and stamps() == before and not (tmp_path/'runs').exists()
+    monkeypatch.setitem(recipes, 'unet-l1', replace(recipes['unet-l1'], wd=.1))
+    again()
+    assert {f.name for f, at in stamps().items() if at == before[f]} == {'baselines.json', *(f'baselines-{tmp_path.name}-test{i}.jpg' for i in (0, 1))}
+
+
+def test_two_folders_of_one_name_are_refused(parts, tmp_path):
+    shutil.copytree(parts[1], tmp_path/'other'/tmp_path.name/'test0')
+    with pytest.raises(UserError, match='called alike'): compare(parts[0], [parts[1], tmp_path/'other'/tmp_path.name/'test0'], tmp_path/'out', device='cpu')
+    assert not (tmp_path/'out').exists()
 
 
 def test_a_recipe_that_is_none_is_said_before_the_work(photos, tmp_path):
