@@ -28,6 +28,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'deoldify_lite.cli._finish': ('cli.html#_finish', 'deoldify_lite/cli.py'),
                                    'deoldify_lite.cli._join': ('cli.html#_join', 'deoldify_lite/cli.py'),
                                    'deoldify_lite.cli._launch': ('cli.html#_launch', 'deoldify_lite/cli.py'),
+                                   'deoldify_lite.cli._no_garbage': ('cli.html#_no_garbage', 'deoldify_lite/cli.py'),
                                    'deoldify_lite.cli._note': ('cli.html#_note', 'deoldify_lite/cli.py'),
                                    'deoldify_lite.cli._numbers': ('cli.html#_numbers', 'deoldify_lite/cli.py'),
                                    'deoldify_lite.cli._sentence': ('cli.html#_sentence', 'deoldify_lite/cli.py'),

@@ -7,7 +7,8 @@ __all__ = ['app', 'pretrain_gen', 'save_gen', 'pretrain_critic', 'train_gan', 'e
            'pick', 'colorize', 'video', 'serve_app', 'import_deoldify', 'pack', 'doctor', 'main']
 
 # %% ../nbs/16_cli.ipynb #1a03adac
-import atexit, errno, gc, os, sys, time, warnings
+import errno, gc, os, sys, time, warnings
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Optional
@@ -181,6 +182,15 @@ def pick(run:_run='mine', cycle:Annotated[int, typer.Option(help="Round of stage
     print('  '.join(f'{k} {row[k]}' for k in ('checkpoint', 'psnr', 'colour_ratio', 'ab_distance')))
 
 # %% ../nbs/16_cli.ipynb #f3b47dce
+@contextmanager
+def _no_garbage():
+    "Importing torch makes a million objects that stay: looking for garbage among them, again and again and at the end, takes a second."
+    gc.disable()
+    try: yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
 @app.command()
 def colorize(
     photos:Annotated[list[str], typer.Argument(help="Photos, folders (with all below), or patterns such as 'scans/*.tif'.", metavar='IN...')],
@@ -199,9 +209,8 @@ def colorize(
     "Colorize photos. Example: deoldify-lite colorize ~/album -o ~/album-colour"
     from deoldify_lite.colorizer import Colorizer
     from deoldify_lite.folders import Style, colorize_all, contact_sheets, plan_jobs
-    atexit.register(gc.freeze)                                      # Python would go through all of torch once more for cycles: half a second
     jobs = plan_jobs(photos, out, shard, 'sheet' if contact_sheet else 'compare' if compare else '')
-    colorizer = Colorizer.load(model, device or 'auto', temperature)
+    with _no_garbage(): colorizer = Colorizer.load(model, device or 'auto', temperature)
     style = Style(render_factor, saturation, label, compare, max_pixels)
     done,failed,pale = (contact_sheets if contact_sheet else colorize_all)(colorizer, jobs, style, overwrite)
     skipped = len(jobs) - done - len(failed)
@@ -236,7 +245,7 @@ def video(
     dst = out/film.name if out.is_dir() or not out.suffix else out
     keep_apart(film, dst, 'film')
     if dst.exists() and not overwrite: return print(f"{dst} was there (--overwrite does it again).")
-    colorizer = Colorizer.load(model, device or 'auto')
+    with _no_garbage(): colorizer = Colorizer.load(model, device or 'auto')
     try: made = colorize_video(colorizer, film, dst, Film(render_factor, saturation, stabilize, codec, crf, start, end, label), overwrite=overwrite)
     except KeyboardInterrupt: raise UserError("Stopped. Run the same command again: it goes on where it was.") from None
     print(f"{made['frames']} frames on {colorizer.device}: {dst}")
@@ -256,7 +265,8 @@ def serve_app(
     from deoldify_lite.app import serve
     from deoldify_lite.colorizer import open_models
     from deoldify_lite.service import Limits, Service
-    service = Service(open_models(model or None, device or 'auto'), Limits(megabytes, max_pixels, seconds, queue))
+    with _no_garbage(): models = open_models(model or None, device or 'auto')
+    service = Service(models, Limits(megabytes, max_pixels, seconds, queue))
     serve(service, host, port)
 
 @app.command('import-deoldify')
