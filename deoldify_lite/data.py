@@ -19,7 +19,7 @@ from fastcore.basics import chunked, store_attr
 from fasttransform import ItemTransform
 from PIL import Image
 from tqdm.auto import tqdm
-from .color import denormalize, inputs, normalize, to_grey
+from .color import denormalize, inputs, normalize
 from .core import UserError, atomic, rank, seed_all, seed_of, together, world
 from .photos import load_photo, square
 
@@ -201,7 +201,8 @@ class GreyToColour(ItemTransform):
 
 class GreyToClass(ItemTransform):
     "A batch of photos with classes -> (grey input, class)."
-    def encodes(self, b): return TensorImage(normalize(to_grey(_unit(b[0])))),b[1]
+    def __init__(self, input:str='grey'): self.input = input # Name in `color.inputs`, as the generator will be given
+    def encodes(self, b): return TensorImage(normalize(inputs[self.input](_unit(b[0])))),b[1]
 
 class FakeOrReal(ItemTransform):
     "A batch of (generated, real) photos -> (all of them normalised, label 0 for generated and 1 for real)."

@@ -105,7 +105,9 @@ class JointLoss(L2Loss):
         self.alpha = alpha
     def forward(self, pred, y, label=None):
         loss = super().forward(pred, y)
-        return loss if label is None else loss + self.alpha * F.cross_entropy(pred.raw.classes.float(), as_plain(label))
+        if label is None: return loss
+        told = F.cross_entropy(pred.raw.classes.float(), as_plain(label), reduction='sum') / len(label) # nothing for photos without a class, as in the paper
+        return loss + self.alpha * told
 
 # %% ../nbs/06_loss.ipynb #a25ee34f
 def bin_prior(

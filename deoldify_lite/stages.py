@@ -9,6 +9,7 @@ __all__ = ['pretrain_encoder', 'first_state', 'gen_names', 'pretrain_generator',
 
 # %% ../nbs/12_stages.ipynb #79cbaf0e
 import copy, warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 import numpy as np, torch
@@ -34,8 +35,8 @@ def pretrain_encoder(
 )->dict: # State dict for `encoder`
     "Train the encoder as a classifier of grey photos."
     if not t.run.has('encoder.pth'):
-        fit,labels = t.recipe.pretext,t.class_numbers()
-        dls = t.loaders(fit, 'encoder', labels=labels, tfm=GreyToClass())
+        fit,known = t.recipe.pretext,replace(t, photos=t.photos.labelled())
+        dls = known.loaders(fit, 'encoder', labels=known.class_numbers(), tfm=GreyToClass(t.recipe.input))
         seed_all(t.recipe.seed, 'classifier')
         learn = class_learner(dls, critics['resnet'](backbone(t.recipe), n_out=len(t.photos.classes())).to(t.device))
         fit_step(t, learn, 'encoder', fit, fit.lr, partial(Accuracy, accuracy))

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from deoldify_lite.core import UserError
-from deoldify_lite.photos import MIN_CHROMA, Manifest, check_apart, chroma_beyond_tone, find_data, load_photo, sample_photos, scan, square
+from deoldify_lite.photos import MIN_CHROMA, NO_CLASS, Manifest, check_apart, chroma_beyond_tone, find_data, load_photo, sample_photos, scan, square
 
 
 @pytest.fixture(scope='module')
@@ -239,6 +239,14 @@ def test_folders_are_classes_and_splits_are_not(real, tmp_path):
         real[i].save(tmp_path/'a'/place/'1.png')
     a = scan(tmp_path/'a', valid_pct=0, progress=False)
     assert a.classes() == ['cat', 'dog'] and sorted(a.labels('train')) == [0, 0, 1, 1]
+    for i, place in enumerate(('train/unlabelled', 'train')):          # neither of them is a class
+        (tmp_path/'a'/place).mkdir(exist_ok=True)
+        real[4 + i].save(tmp_path/'a'/place/'2.png')
+    b = scan(tmp_path/'a', valid_pct=0, progress=False)
+    assert b.classes() == ['cat', 'dog'] and sorted(b.labels('train')) == [NO_CLASS] * 2 + [0, 0, 1, 1]
+    assert sorted(b.labelled().labels('train')) == [0, 0, 1, 1] and sorted(b.kinds('train')) == [0, 1, 1, 2, 2, 3]
+    shutil.rmtree(tmp_path/'a'/'train'/'unlabelled')
+    (tmp_path/'a'/'train'/'2.png').unlink()
     (tmp_path/'a'/'val').rename(tmp_path/'a'/'boat')                 # 'train' may be a class, beside 'boat'
     assert scan(tmp_path/'a', valid_pct=0, progress=False).classes() == ['boat', 'train']
 
