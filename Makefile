@@ -57,7 +57,7 @@ evaluate: setup ## Measure RUN='s generator on the photos in DATA=, into OUT=
 	$(call need,DATA,name a folder of photos)$(CLI) evaluate 'models/$(RUN)/generator.safetensors' --data '$(DATA)' -o '$(or $(OUT),models/$(RUN)/table.md)'
 
 compare: setup ## Train all recipes on the photos in DATA= and measure them on those in TEST=
-	$(call need,DATA,name a folder of photos)$(call need,TEST,name a folder of other photos)$(CLI) compare --data '$(DATA)' $(foreach t,$(TEST),--test '$(t)') $(if $(OUT),-o '$(OUT)')
+	$(call need,DATA,name a folder of photos)$(call need,TEST,name a folder of other photos)$(CLI) compare --data '$(DATA)' $(foreach t,$(TEST),--test '$(t)') $(foreach r,$(RECIPE),--recipe '$(r)') $(if $(OUT),-o '$(OUT)')
 
 test: setup ## Run the tests
 	$(BIN)/pytest -q -n 2 --dist worksteal tests

@@ -59,20 +59,29 @@ class Rows:
     photos:dict # Label of a folder -> `measured_on`
     learned_from:str # `fingerprint` of the photos to learn from
 
-    def __call__(self,
+    def _of(self, recipe):
+        "What a row depends on, as JSON gives it back."
+        protocols = {label: protocol for label,(_,protocol) in self.photos.items()}
+        return json.loads(json.dumps(dict(recipe=recipe, learned_from=self.learned_from, protocols=protocols)))
+
+    def kept(self,
         name:str, # Recipe, or 'baselines'
         recipe:dict|None, # See `to_json`
-        make, # Answers contenders for photos, and what else is to be known; asked where the row is of other numbers or photos
-    )->dict: # of, measured, and what `make` said
-        "A row as it was kept, or else made now."
-        of = dict(recipe=recipe, learned_from=self.learned_from, protocols={label: protocol for label,(_,protocol) in self.photos.items()})
-        of,file = json.loads(json.dumps(of)),self.folder/f'{name}.json'
-        if all(f.exists() for f in (file, *(self._picture(name, label) for label in self.photos))):
-            if (kept := read_json(file)) and kept['of'] == of: return kept
-        found,known = make()
-        row = dict(of=of, measured={label: self._measure(name, label, found) for label in self.photos}) | known
-        write_json(file, row)
-        return row
+    )->dict|None: # of, measured, and what else is known
+        "A row that is there; None where there is none of these numbers and photos."
+        files = [self.folder/f'{name}.json', *(self._picture(name, label) for label in self.photos)]
+        row = read_json(files[0]) if all(f.exists() for f in files) else None
+        return row if row and row['of'] == self._of(recipe) else None
+
+    def add(self,
+        name:str, # Recipe, or 'baselines'
+        recipe:dict|None, # See `to_json`
+        found, # Answers contenders for photos
+        known:dict, # What else there is to say
+    ):
+        "Measure, and keep the row."
+        measured = {label: self._measure(name, label, found) for label in self.photos}
+        write_json(self.folder/f'{name}.json', dict(of=self._of(recipe), measured=measured) | known)
 
     def _picture(self, name, label): return self.folder/f'{name}-{label}.jpg'
 
@@ -101,7 +110,13 @@ def _said(file):
     text = file.read_text() if file.exists() else ''
     return text[text.index(SEEN_BY_PEOPLE):] if SEEN_BY_PEOPLE in text else ''
 
-def _label(folder): return '-'.join(Path(folder).resolve().parts[-2:]) # 'scenes-test' for /data/scenes/test: there may be a photos/test too
+def _short(folder): return '/'.join(Path(folder).resolve().parts[-2:]) # 'scenes/test' for /data/scenes/test: there may be a photos/test too
+def _label(folder): return _short(folder).replace('/', '-')
+
+def _heading(data, tests, out):
+    return ['# Comparison', '', f'`make compare DATA={_short(data)} TEST="{" ".join(map(_short, tests))}" OUT={out.name}`: each generator is shown '
+            f'{SEEN:,} photos at 64 px; what a system asks for beside that is in the table of costs. '
+            'Formulas and photos are told in the files of [comparison](comparison), one a row.', '']
 
 def _results(rows, known, label):
     "Table and sheet of a folder of photos."
@@ -137,13 +152,13 @@ def compare(
     for test in tests: check_apart(data, test)
     (out/'comparison').mkdir(parents=True, exist_ok=True)
     rows = Rows(out/'comparison', {label: _as(label, measured_on(t, size)) for label,t in zip(labels, tests)}, fingerprint(data))
-    base = rows('baselines', None, lambda: (baselines, {}))
-    known = {name: rows(name, _numbers(name), lambda: _trained(name, data, folder, device)) for name in names}
-    parts = ['# Comparison', '', f'`deoldify-lite compare --data {_label(data)} {" ".join(f"--test {label}" for label in labels)}`; '
-             f'each generator is shown {SEEN:,} photos at 64 px; what a system asks for beside that is in the table of costs. '
-             'Formulas and photos are told in the files of [comparison](comparison), one a row.', '']
-    for label in labels: parts += _results(rows, dict(baselines=base) | known, label)
-    with atomic(out/'comparison.md') as part: part.write_text('\n'.join([*parts, *_costs(known), *_checkpoints(known), _said(out/'comparison.md')]))
+    if not rows.kept('baselines', None): rows.add('baselines', None, baselines, {})
+    for name in names:
+        if not rows.kept(name, _numbers(name)): rows.add(name, _numbers(name), *_trained(name, data, folder, device))
+    known = {name: row for name in dict.fromkeys([*COMPARED, *names]) if (row := rows.kept(name, _numbers(name)))}
+    tables = [line for label in labels for line in _results(rows, dict(baselines=rows.kept('baselines', None)) | known, label)]
+    text = [*_heading(data, tests, out), *tables, *_costs(known), *_checkpoints(known), _said(out/'comparison.md')]
+    with atomic(out/'comparison.md') as part: part.write_text('\n'.join(text))
     return out/'comparison.md'
 
 def _numbers(name):

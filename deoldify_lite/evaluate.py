@@ -7,7 +7,7 @@ __all__ = ['COLUMNS', 'PROTOCOL', 'chroma_of', 'Contender', 'baselines', 'conten
            'evaluate']
 
 # %% ../nbs/13e_evaluate.ipynb #7aadb014
-import hashlib, re, time
+import copy, hashlib, re, time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,22 +70,24 @@ def contenders(
     return found
 
 # %% ../nbs/13e_evaluate.ipynb #d3a285c3
-COLUMNS = dict(psnr=('PSNR, dB', '.2f'), ssim=('SSIM', '.3f'), mse=('MSE', '.4f'), mse_ab=('MSE ab', '.0f'), colourfulness=('colourfulness', '.1f'),
-               colour_ratio=('of real', '.0%'), ab_distance=('ab distance', '.2f'), accuracy=('AuC', '.3f'), balanced=('AuC balanced', '.3f'),
-               fid=('FID', '.1f'), lpips=('LPIPS', '.3f'), parameters=('parameters, M', '.1f'), ms=('ms a photo', '.0f'))
+COLUMNS = dict(psnr=('PSNR, dB', '.2f'), ssim=('SSIM', '.3f'), mse=('MSE', '.4f'), psnr_ab=('PSNR ab', '.1f'), mse_ab=('MSE ab', '.0f'),
+               colourfulness=('colourfulness', '.1f'), colour_off=('off real', '.1f'), colour_ratio=('of real', '.0%'), ab_distance=('ab distance', '.2f'),
+               accuracy=('AuC', '.3f'), balanced=('AuC balanced', '.3f'), fid=('FID', '.1f'), lpips=('LPIPS', '.3f'),
+               parameters=('parameters, M', '.1f'), ms=('ms a photo', '.0f'))
 
 def _as_batch(photos): return torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).float() / 255
 
 def measure_models(
     found:dict[str, Contender], # See `contenders`
     reals:list[np.ndarray], # (H, W, 3) uint8, all of one size
-    learned=learned_metrics, # Makes the learned metrics, anew for each model
+    learned=learned_metrics, # Makes the learned metrics
     shown:int=0, # Photos to answer pictures of
     progress:bool=True, # Show a progress bar
 )->tuple[dict, dict]: # Name -> metrics, with `ms` a photo and `parameters` in millions; name -> the first `shown` pictures, uint8
     "Colorize all photos with each contender, and measure."
     lumas = [np.asarray(Image.fromarray(r).convert('L')) for r in reals]
-    tallies,pictures,seconds = {n: FullTally(learned()) for n in found},{n: [] for n in found},dict.fromkeys(found, 0.)
+    networks = learned()                                         # once: each model has copies
+    tallies,pictures,seconds = {n: FullTally(copy.deepcopy(networks)) for n in found},{n: [] for n in found},dict.fromkeys(found, 0.)
     for chromas in dict.fromkeys(c.chromas for c in found.values()): # a network says it once, for all factors
         names = [n for n,c in found.items() if c.chromas is chromas]
         for i in tqdm(range(0, len(reals), BATCH), names[0], leave=False, disable=not progress):
@@ -114,7 +116,9 @@ def table(
 PROTOCOL = dict(left_out='grey, sepia and duplicate photos', crop='centre square, resized with Pillow',
                 chroma="the model's own, at its own size, on the photo's luma", psnr='RGB, mean over photos',
                 colourfulness='Hasler and Süsstrunk 2003, signed differences', ab_distance='sliced Wasserstein of ab histograms, 1 = grey copy',
-                accuracy='area under the curve to 150 Lab units (Zhang et al. 2016)', ssim='Gaussian window of 11 px', mse_ab='squared Lab units')
+                accuracy='area under the curve to 150 Lab units (Zhang et al. 2016)', balanced='mean over the bins that occur',
+                ssim='Gaussian window of 11 px', mse_ab='squared Lab units', psnr_ab='peak 255 Lab units, mean over photos',
+                fid='Inception-v3 of torchmetrics', lpips='AlexNet of torchmetrics')
 
 def measured_on(
     data:str|Path, # Folder of real photos, or a data set's name

@@ -73,5 +73,5 @@ def test_make_passes_on_what_is_given():
         'pretrain-gen', '--run', 'r', '--data', 'p q', '--recipe', 'demo', '--sizes', '64 128', '--epochs', '2', '--gpus', '2']
     assert last('colorize', 'IN=a', 'OUT=b') == ['colorize', 'a', '-o', 'b']
     assert last('video', 'IN=a', 'OUT=b', 'RUN=r') == ['video', 'a', '-o', 'b', '--model', 'models/r/generator.safetensors']
-    assert last('compare', 'DATA=a', 'TEST=b c', 'OUT=d') == ['compare', '--data', 'a', '--test', 'b', '--test', 'c', '-o', 'd']
+    assert last('compare', 'DATA=a', 'TEST=b c', 'RECIPE=zhang', 'OUT=d') == ['compare', '--data', 'a', '--test', 'b', '--test', 'c', '--recipe', 'zhang', '-o', 'd']
     assert 'IN= is missing' in make('video').stderr
