@@ -6,9 +6,10 @@ import numpy as np, pytest, skimage, torch
 from matplotlib._pylab_helpers import Gcf
 from PIL import Image, ImageOps
 from scipy.stats import wasserstein_distance
-from skimage.metrics import peak_signal_noise_ratio
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from deoldify_lite.color import luma
 from deoldify_lite.core import UserError, read_table, record
+from deoldify_lite.measures import FullTally, learned_metrics
 from deoldify_lite.metrics import (GAP, Tally, ab_histogram, as_image, colourfulness, contact_sheet, curves,
                                    histogram_distance, pick, psnr, report, stale, tally)
 
@@ -337,3 +338,39 @@ def test_stale_stops_a_training_that_has_broken_but_ignores_rows_without_a_measu
     assert stale(broken, 24, patience=3) and not stale(broken, 24, patience=4)
     assert stale(broken[1:], 24, patience=3)                        # not even a first pick
     assert not stale(log((24, .5), ('', ''), ('', '')), 24, patience=1)
+
+# --- everything that tables report
+
+def test_full_tally_is_torchmetrics_and_skimage():
+    from torchmetrics.functional.image import peak_signal_noise_ratio as their_psnr   # its SSIM is neither scikit-image's nor the paper's formula
+    full, guess = FullTally(), GUESS.clamp(0, 1)
+    full.add(GUESS, REAL)
+    got = full.result()
+    pairs = [(g[None], r[None]) for g,r in zip(guess, REAL)]
+    assert got['psnr'] == pytest.approx(np.mean([their_psnr(g, r, data_range=1.).item() for g,r in pairs]), abs=1e-3)
+    as_published = dict(channel_axis=-1, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+    assert got['ssim'] == pytest.approx(np.mean([structural_similarity(array(g), array(r), **as_published) for g,r in zip(guess, REAL)]), abs=1e-4)
+    ab = [((skimage.color.rgb2lab(array(g)) - skimage.color.rgb2lab(array(r)))[...,1:]**2).mean() for g,r in zip(guess, REAL)]
+    assert got['mse_ab'] == pytest.approx(np.mean(ab), rel=2e-3) and got['mse'] == pytest.approx(((guess - REAL)**2).mean().item(), rel=1e-5)
+    assert got['psnr_ab'] == pytest.approx(np.mean([10 * np.log10(255**2 / m) for m in ab]), abs=.01)
+    assert got['colour_off'] == pytest.approx(abs(np.mean([hasler(array(g)) - hasler(array(r)) for g,r in zip(guess, REAL)])), rel=1e-3)
+
+class Counted:
+    "Stands in for a learned metric."
+    def __init__(self): self.seen = []
+    def update(self, *photos, real=None): self.seen.append((len(photos[0]), real))
+    def compute(self): return torch.tensor(float(len(self.seen)))
+
+def test_learned_metrics_see_every_photo_of_both_kinds():
+    made = dict(fid=Counted(), lpips=Counted())
+    full = FullTally(made)
+    for part in 0, 1: full.add(GUESS[part:part+1], REAL[part:part+1])
+    assert made['fid'].seen == [(1, True), (1, False)] * 2 and made['lpips'].seen == [(1, None)] * 2
+    assert full.result()['fid'] == 4 and full.result()['lpips'] == 2
+
+def test_learned_metrics_without_weights_are_left_out_in_a_sentence(monkeypatch):
+    def gone(*args, **kwargs): raise OSError('no network')
+    monkeypatch.setattr('torchmetrics.image.fid.FrechetInceptionDistance', gone)
+    monkeypatch.setattr('torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity', gone)
+    with pytest.warns(UserWarning) as said: assert learned_metrics() == {}
+    assert [str(w.message) for w in said] == [f'{n} is left out: its weights cannot be had (OSError).' for n in ('FID', 'LPIPS')]
