@@ -184,10 +184,12 @@ class Colorizer:
     )->np.ndarray: # (B, 2, S, S) float32: R - Y and B - Y; of a network for drawings, a third map is Y
         "What the network says. Halves the batch when memory runs out, and raises `MemoryError` when one photo is too much."
         grey = (small[:,None] - np.array(MEAN, np.float32)[:,None,None]) / np.array(STD, np.float32)[:,None,None]
+        rgb = None
         try: rgb = self.run(np.ascontiguousarray(grey, np.float32))
-        except Exception as e:
+        except Exception as e:                                       # what it held is free only once this block is left
             if not _out_of_memory(e): raise
-            if len(small) == 1: raise MemoryError from None
+        if rgb is None:
+            if len(small) == 1: raise MemoryError
             half = len(small) // 2
             return np.concatenate([self.chroma(small[:half]), self.chroma(small[half:])])
         rgb = rgb * np.array(STD, np.float32)[:,None,None] + np.array(MEAN, np.float32)[:,None,None]
@@ -199,13 +201,23 @@ class Colorizer:
         render_factor:int|None=None, # See `side`
     )->tuple[list[np.ndarray], int]: # As `chroma` answers, one a photo, and the side that it was done at
         "Chroma of photos of any sizes, in batches. Tries smaller squares when memory runs out, and warns."
-        asked = self.side(render_factor)
-        side,n = self.fitting(asked)
+        side,n = self.affordable(render_factor)
         while True:
-            if side < LEAST: raise UserError("There is not enough memory to colorize even the smallest picture: close other programs.")
-            if side < asked: warnings.warn(f"Not enough memory for render factor {asked // 16}: done with {side // 16} instead.")
             try: return [c for i in range(0, len(lumas), n) for c in self.chroma(np.stack([shrink(y, side) for y in lumas[i:i + n]]))],side
-            except MemoryError: side = side * 3 // 4 // 16 * 16
+            except MemoryError: side = self._told(side * 3 // 4 // 16 * 16, render_factor)
+
+    def affordable(self,
+        render_factor:int|None=None, # See `side`
+    )->tuple[int, int]: # A side, and how many photos at once
+        "What free memory allows of what is asked for. Warns when that is less, and raises `UserError` when it is nothing."
+        side,n = self.fitting(self.side(render_factor))
+        return self._told(side, render_factor),n
+
+    def _told(self, side, render_factor):
+        asked = self.side(render_factor)
+        if side < LEAST: raise UserError("There is not enough memory to colorize even the smallest picture: close other programs.")
+        if side < asked: warnings.warn(f"Not enough memory for render factor {asked // 16}: done with {side // 16} instead.")
+        return side
 
     def batch(self,
         images:list[Image.Image], # Photos of any sizes and modes; their colours are not used

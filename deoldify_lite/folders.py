@@ -136,6 +136,12 @@ def _read(job, max_pixels):
     check_holds(job.dst, pages)
     return pages
 
+def _told(job, e):
+    "What went wrong with a photo, in a sentence."
+    if isinstance(e, UserError): return str(e)
+    if isinstance(e, MemoryError): return f"{job.src}: there is not enough memory for a photo of this size."
+    return f"{job.dst} cannot be written ({getattr(e, 'strerror', None) or e})."
+
 def colorize_all(
     colorizer:Colorizer, # Does the work
     jobs:list[Job], # See `plan_jobs`
@@ -148,13 +154,11 @@ def colorize_all(
     colorizer.side(style.render_factor)                              # a wrong one is an error at once, not once a photo
     failed,pale = [],[]
     with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers, \
-         tqdm(total=len(jobs), initial=len(jobs) - len(todo), unit=' photos', disable=not progress) as bar:
+         tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc=f'on {colorizer.device}', unit=' photos', disable=not progress) as bar:
         def collect(job, future):
             "The future's result; a failure is noted, and answers None."
             try: return future.result()
-            except UserError as e: failed.append(str(e))
-            except MemoryError: failed.append(f"{job.src}: there is not enough memory for a photo of this size.")
-            except Exception as e: failed.append(f"{job.dst} cannot be written ({getattr(e, 'strerror', None) or e}).")
+            except Exception as e: failed.append(_told(job, e))
             bar.update()
         writing = deque()
         def settle(most):
@@ -183,28 +187,29 @@ def _groups(items, n):
 def render_factors(
     colorizer:Colorizer, # Does the work
     job:Job, # Photo, and the picture to make
-    max_pixels:int=MAX_PIXELS, # Larger photos are refused
+    style:Style=Style(), # Of it, the limit of pixels and the saturation count
 ):
-    "A picture of one photo at five render factors, to choose from."
+    "A picture of one photo at five render factors, to choose from; less where memory does not reach for that."
     from deoldify_lite.metrics import contact_sheet
     check_name(job.dst)
-    page,*_ = read_photo(job.src, max_pixels)
+    page,*_ = read_photo(job.src, style.max_pixels)
     around = sorted({max(2, round(colorizer.size / 16 * f)) for f in (.5, .75, 1, 1.5, 2)})
     shown = Image.fromarray(to8(page.luma))
     shown.thumbnail((512, 512))
     luma = np.asarray(shown)
-    contact_sheet({f'{k}{" (default)" if 16 * k == colorizer.size else ""}':
-                   [Image.fromarray(join(luma, colorizer.chromas([page.luma], k)[0][0]))] for k in around}, job.dst, side=max(shown.size))
+    said = (colorizer.chromas([page.luma], k) for k in around)
+    contact_sheet({f'{side // 16}{" (default)" if side == colorizer.size else ""}': [Image.fromarray(join(luma, chroma, style.saturation))]
+                   for (chroma,),side in said}, job.dst, side=max(shown.size))
 
 def contact_sheets(
     colorizer:Colorizer, # Does the work
     jobs:list[Job], # See `plan_jobs`
-    style:Style=Style(), # Of it, only the limit of pixels counts
+    style:Style=Style(), # See `render_factors`
     overwrite:bool=False, # Do again what is there
 )->tuple[int, list[str], list[Path]]: # As `colorize_all`
     "`render_factors` of many photos. A broken one is noted, and the rest goes on."
     todo,failed = [j for j in jobs if overwrite or not j.dst.exists()],[]
     for job in todo:
-        try: render_factors(colorizer, job, style.max_pixels)
-        except UserError as e: failed.append(str(e))
+        try: render_factors(colorizer, job, style)
+        except Exception as e: failed.append(_told(job, e))
     return len(todo) - len(failed),failed,[]

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from .colorizer import BATCH, Colorizer, shrink
 from .core import UserError, atomic, keep_apart, read_json, write_json
 from .files import label
+from .folders import PALE
 from .frames import FULL, frames_of, full_range, load_av, look_of, luma_of, open_film, packets_of, paint, part_of
 from .recipe import differences
 from .steady import Steady
@@ -68,6 +69,15 @@ class Segments:
         with np.load(self.state(self.n - 1)) as f:
             steady.sums,steady.state = f['sums'],f['steady'] if f['steady'].size else None
             return int(f['pts']),int(f['frames']),steady
+
+    def once(self,
+        name:str, # What it is called
+        choose, # Answers a value for JSON
+    ):
+        "A value that is chosen once, and stays for the whole film."
+        file = self.path/f'{name}.json'
+        if not file.exists(): write_json(file, choose())
+        return read_json(file)
 
     def add(self,
         write, # path -> (time of the last frame, number of frames): makes the film of a segment
@@ -124,17 +134,20 @@ def _encoder(out, film, stream, frame, look):
     if fields and codec == 'libx264': new.options |= {'x264-params': f'{fields}=1'}
     return new
 
-def _colorized(colorizer, frames, steady, film):
-    "Painted frames and their looks, in order."
+def _colorized(colorizer, frames, steady, film, side, strength):
+    "Painted frames and their looks, in order; how strong their chroma is, is noted."
     frames = iter(frames)
     while group := list(islice(frames, BATCH)):
         looks = [look_of(f) for f in group]
         lumas = [luma_of(f, k) for f,k in zip(group, looks)]
         seen = [full_range(y, k) for y,k in zip(lumas, looks)]
-        chromas,side = colorizer.chromas(seen, film.render_factor)
-        for frame,y,look,grey,chroma in zip(group, lumas, looks, seen, chromas):
+        small = np.stack([shrink(y, side) for y in seen])
+        try: chromas = colorizer.chroma(small)
+        except MemoryError: raise UserError("Not enough memory is left: close other programs and run the same command again, it goes on where it was.") from None
+        for frame,y,look,grey,chroma in zip(group, lumas, looks, small, chromas):
+            strength.append(float(np.abs(chroma).mean()))
             if film.label: y = label(y[...,None], white=look.black_white()[1])[...,0]
-            if film.steady: chroma = steady(shrink(grey, side), chroma)
+            if film.steady: chroma = steady(grey, chroma)
             new = paint(y, chroma, look, film.saturation)
             new.pts,new.time_base = frame.pts,frame.time_base
             yield new,look
@@ -269,15 +282,17 @@ def colorize_video(
             if s.type in HEARD and not s.codec_context: warnings.warn(f"{src}: stream {s.index} ({s.type}) is of an unknown kind, and is left out.")
         with Segments(dst).open(plan, overwrite) as segments:
             after,n,steady = segments.last()
+            side,strength = segments.once('side', lambda: colorizer.affordable(film.render_factor)[0]),[]
             frames = frames_of(src, stream, film.start, film.end, after, damage)
-            with tqdm(total=_count(stream, container, film), initial=n, unit=' frames', disable=not progress) as bar:
+            with tqdm(total=_count(stream, container, film), initial=n, desc=f'on {colorizer.device}', unit=' frames', disable=not progress) as bar:
                 while (first := next(frames, None)) is not None:
-                    painted = _colorized(colorizer, chain([first], islice(frames, SEGMENT - 1)), steady, film)
+                    painted = _colorized(colorizer, chain([first], islice(frames, SEGMENT - 1)), steady, film, side, strength)
                     segments.add(lambda part: _encode(part, painted, stream, film, bar.update), steady)
             _join(src, segments.films(), dst, film, look, damage, colorizer.software())
             n = segments.last()[1]
         segments.remove()
     if damage: warnings.warn(f"{src} is damaged; packets that had to be left out: {damage['packets']}.")
+    if film.saturation and strength and np.mean(strength) < PALE: warnings.warn(f"{dst} came out nearly grey: try another render factor, or more saturation.")
     return dict(frames=n, flicker=steady.flicker())
 
 def _container(dst):

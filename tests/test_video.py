@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from filelock import FileLock
 from PIL import Image
 from test_cli import fails, run
 
-from deoldify_lite.colorizer import Colorizer
+from deoldify_lite.colorizer import NEED, Colorizer
 from deoldify_lite.core import UserError
 from deoldify_lite.photos import sample_photos
 from deoldify_lite.frames import film_size
@@ -303,6 +304,31 @@ def test_other_options_are_asked_about_before_anything_is_thrown_away(tmp_path, 
     assert out['frames'] == 24 and out['flicker'][0] < .5                 # no segment of the other model is in it
 
 
+def test_a_film_keeps_its_size_when_memory_falls(tmp_path, monkeypatch):
+    monkeypatch.setattr('deoldify_lite.video.SEGMENT', 8)
+    src, sizes, free = clip(tmp_path/'in.mp4', 24, sound=False), [], [1e12]
+    monkeypatch.setattr('deoldify_lite.colorizer.free_memory', lambda device: free[0])
+    def network(x):
+        sizes.append(x.shape[-1])
+        free[0] = NEED * 32**2 / .8                                       # from now on there is room for half the side
+        if len(sizes) == 3: raise KeyboardInterrupt
+        return flickering(x)
+    with pytest.raises(KeyboardInterrupt): colorize_video(Colorizer(None, 64, run=network), src, tmp_path/'out.mp4', progress=False)
+    assert colorize_video(Colorizer(None, 64, run=network), src, tmp_path/'out.mp4', progress=False)['frames'] == 24
+    assert len(sizes) > 6 and set(sizes) == {64}
+    def full(x): raise MemoryError
+    with pytest.raises(UserError, match='memory .* goes on'): colorize_video(Colorizer(None, 32, run=full), src, tmp_path/'o.mp4', progress=False)
+
+
+def test_a_grey_film_is_no_silent_success(tmp_path):
+    src = clip(tmp_path/'in.mp4', 8, sound=False)
+    with pytest.warns(UserWarning, match='nearly grey'): colorize_video(Colorizer(None, 64, run=lambda x: x), src, tmp_path/'a.mp4', progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        colorize_video(colorizer(), src, tmp_path/'b.mp4', progress=False)
+        colorize_video(Colorizer(None, 64, run=lambda x: x), src, tmp_path/'c.mp4', Film(saturation=0.), progress=False)   # asked for
+
+
 @pytest.mark.parametrize('name', ['b.avi', 'c.h264', 'd.ts'])
 def test_going_on_where_times_or_key_frames_are_missing(tmp_path, monkeypatch, name):
     "AVI files know no times of showing, bare H.264 none at all, and transport streams not where their key frames are."
@@ -387,7 +413,7 @@ def test_interlaced_stays_interlaced(tmp_path, order):
 def test_memory_is_flat(tmp_path):
     resident = lambda: int(Path('/proc/self/status').read_text().split('VmRSS:')[1].split()[0]) / 1024
     if not Path('/proc/self/status').exists(): pytest.skip('needs /proc')
-    src = clip(tmp_path/'long.mp4', 1000, sound=False, w=64, h=48)
+    src = clip(tmp_path/'long.mp4', 1000, w=256, h=192)               # 70 MiB of frames
     memory = []
     def watched(x): memory.append(resident()); return x  # noqa: E702
     colorize_video(Colorizer(None, 32, name='w', run=watched), src, tmp_path/'out.mp4', progress=False)
