@@ -114,6 +114,52 @@ def test_orientation_once_tags_and_profiles_kept(model, photo, tmp_path):
     assert np.abs(luma(np.asarray(out)) - turned).mean() < 1
 
 
+@pytest.mark.parametrize('orientation', [2, 4, 5, 7])
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'webp'])
+def test_mirrored_photos_with_all_their_tags(photo, tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = orientation, 'Leica'
+    exif.get_ifd(0x8769).update({0x9003: '1936:08:01 12:00:00', 0x829A: 1 / 50})
+    exif.get_ifd(0x8825).update({1: 'N', 2: (52., 31., 12.5)})
+    photo.convert('L').save(tmp_path/f'in.{suffix}', exif=exif, **(dict(lossless=True) if suffix == 'webp' else {}))
+    Colorizer(None, 64, run=lambda x: x).colorize_file(tmp_path/f'in.{suffix}', tmp_path/f'out.{suffix}')
+    out = Image.open(tmp_path/f'out.{suffix}')
+    tags = out.getexif()
+    assert 0x0112 not in tags and tags[0x010F] == 'Leica' and tags.get_ifd(0x8769) == {0x9003: '1936:08:01 12:00:00', 0x829A: 1 / 50}
+    assert tags.get_ifd(0x8825) == {1: 'N', 2: (52., 31., 12.5)}
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path/f'in.{suffix}')).convert('L'), int)
+    assert np.abs(np.asarray(out.convert('L'), int) - upright).max() <= (8 if suffix == 'jpg' else 1)
+
+
+def grey_profile(gamma):
+    "A profile of grey numbers that are light to the power of 1 / gamma (ICC.1, sections 7 and 10)."
+    curve = b'curv' + struct.pack('>4xIH2x', 1, round(gamma * 256))
+    white = b'XYZ ' + struct.pack('>4x3i', *[round(v * 65536) for v in (.9642, 1, .8249)])
+    text = b'text' + bytes(4) + b'grey\0\0\0\0'
+    tags, at, body = {b'kTRC': curve, b'wtpt': white, b'cprt': text}, 128 + 4 + 3 * 12, b''
+    table = struct.pack('>I', len(tags))
+    for name, data in tags.items():
+        table += name + struct.pack('>II', at + len(body), len(data))
+        body += data
+    head = struct.pack('>I4sI4s4s4s', at + len(body), b'lcms', 0x02400000, b'mntr', b'GRAY', b'XYZ ').ljust(36, b'\0') + b'acsp'
+    head = head.ljust(68, b'\0') + struct.pack('>3i', *[round(v * 65536) for v in (.9642, 1, .8249)])
+    return head.ljust(128, b'\0') + table + body
+
+
+@pytest.mark.parametrize('mode', ['L', 'LA', 'I;16'])
+def test_grey_numbers_of_a_profile_become_those_of_srgb(tmp_path, mode):
+    ramp = np.tile(np.arange(256, dtype=np.uint8), (8, 1))
+    im = Image.fromarray(ramp.astype(np.uint16) * 257) if mode == 'I;16' else Image.fromarray(ramp).convert(mode)
+    light = (np.arange(256) / 255)**1.8
+    srgb = np.where(light <= .0031308, 12.92 * light, 1.055 * light**(1 / 2.4) - .055) * 255
+    for icc, want in ((grey_profile(1.8), srgb), (b'no profile at all', np.arange(256))):
+        im.save(tmp_path/'in.tif', icc_profile=icc)
+        page, = read_photo(tmp_path/'in.tif')
+        got = page.luma[0].astype(float) / (257 if mode == 'I;16' else 1)
+        assert np.abs(got - want).max() <= 1.5 and np.abs(srgb - np.arange(256)).max() > 8
+        assert (page.icc is None) == (icc == b'no profile at all') and (page.luma.dtype == np.uint16) == (mode == 'I;16')
+
+
 @pytest.mark.parametrize('compression', [None, 'tiff_adobe_deflate'])
 @pytest.mark.parametrize('bits', [8, 16])
 @pytest.mark.parametrize('orientation', [3, 6, 8])
