@@ -26,17 +26,19 @@ ASKED = 1 << 20 # bytes of what the page's buttons send: names and numbers
 
 def _is_open(path): return '://' not in path and (path in PAGES or path.startswith(FOLDERS))
 
-def _names_an_address(value):
-    "Is there, anywhere in this, a file that is an address?"
+def _names_foreign(value, folder):
+    "Is there, anywhere in this, a file that is an address, or that lies elsewhere than in `folder`?"
     if isinstance(value, dict):
-        return any(k in ('path', 'url') and isinstance(v, str) and _is_address(k, v) or _names_an_address(v) for k,v in value.items())
-    return isinstance(value, list) and any(map(_names_an_address, value))
+        return any(k in ('path', 'url') and isinstance(v, str) and _is_foreign(k, v, folder) or _names_foreign(v, folder) for k,v in value.items())
+    return isinstance(value, list) and any(_names_foreign(v, folder) for v in value)
 
-def _is_address(key, value): return '://' in value and (key == 'path' or '/gradio_api/file=' not in value)
+def _is_foreign(key, value, folder):
+    if key == 'url': return '://' in value and '/gradio_api/file=' not in value
+    return bool(value) and not Path(os.path.abspath(value)).is_relative_to(folder)
 
 class Door:
     "ASGI middleware: lets through what the page needs."
-    def __init__(self, app, folder:Path): self.app,self.folder = app,folder # `folder`: where the page's files are
+    def __init__(self, app, folder:Path): self.app,self.folder = app,folder # `folder`: where the page's files are, beside its examples
 
     async def __call__(self, scope, receive, send):
         if scope['type'] != 'http': return await self.app(scope, receive, send)
@@ -51,9 +53,9 @@ class Door:
             message = await receive()
             body,more = body + message.get('body', b''),message.get('more_body', False)
             if len(body) > ASKED: return await refuse(413, 'Too long.')
-        try: bad = _names_an_address(json.loads(body))
+        try: bad = _names_foreign(json.loads(body), self.folder.parent)
         except ValueError: bad = True
-        if bad: return await refuse(400, 'Files are uploaded here, not fetched.')
+        if bad: return await refuse(400, 'Files are uploaded here, not fetched or named.')
         once = iter([dict(type='http.request', body=body, more_body=False)])
         async def replay(): return next(once, None) or await receive()
         await self.app(scope, replay, send)
@@ -260,7 +262,7 @@ def serve(
         try: s.bind((host, port))
         except OSError: raise UserError(f"Port {port} of {host} cannot be used, perhaps it is in use: choose another with --port.") from None
     with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
+        folder = Path(folder).resolve()                          # the page names files by their real paths
         made = build_app(service, folder, host, port)
         import uvicorn
         stop,examples = threading.Event(),set(_files(folder/'files'))

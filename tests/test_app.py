@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -111,7 +112,7 @@ def test_no_address_and_no_foreign_path(address):
     url, _ = address
     join = lambda path: httpx.post(f'{url}/gradio_api/queue/join', json=dict(data=[[dict(path=path, meta=dict(_type='gradio.FileData'))], 'small', 4, 1, False],
                                                                              fn_index=1, session_hash='abc')).status_code
-    assert join('http://127.0.0.1:1/x.png') == 400
+    for path in 'http://127.0.0.1:1/x.png', '/etc/passwd', 'secret.png', f'{tempfile.gettempdir()}/../etc/passwd': assert join(path) == 400, path
     for where in '/gradio_api/proxy=http://127.0.0.1:1/x', '/gradio_api/file=http://127.0.0.1:1/x', '/docs', '/monitoring', '/gradio_api/vibe-code/':
         assert httpx.get(url + where).status_code == 404, where
     assert httpx.get(f'{url}/gradio_api/file=/etc/passwd').status_code == 403

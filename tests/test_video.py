@@ -46,7 +46,7 @@ def scenes(n, w=128, h=96, noise=3):
         yield (np.asarray(frame, float) + rng.normal(0, noise, (h, w))).clip(0, 255).astype(np.uint8)
 
 
-def clip(path, n=40, times=None, sound=True, subtitles=False, codec='libx264', pix_fmt='yuv420p', full=False, rate=25, base=None, fields=0, **size):
+def clip(path, n=40, times=None, sound=True, subtitles=False, codec='libx264', pix_fmt='yuv420p', full=False, rate=25, base=None, fields=0, space=0, **size):
     "Make a film of `scenes`; frame `i` at `times[i]` ticks of the time base."
     with av.open(str(path), 'w') as out:
         v = out.add_stream(codec, rate=rate)
@@ -54,6 +54,7 @@ def clip(path, n=40, times=None, sound=True, subtitles=False, codec='libx264', p
         v.width, v.height, v.pix_fmt = frames[0].shape[1], frames[0].shape[0], pix_fmt
         v.codec_context.time_base = base or Fraction(1, rate)
         if full: v.codec_context.color_range = 2
+        if space: v.codec_context.colorspace = space
         v.options = dict(crf='10', g='12') if 'x26' in codec else {}
         if fields: v.options = v.options | {'x264-params': 'bff=1' if fields == 3 else 'tff=1'}
         a = out.add_stream('aac', rate=48000) if sound else None
@@ -302,6 +303,32 @@ def test_other_options_are_asked_about_before_anything_is_thrown_away(tmp_path, 
     assert (tmp_path/'.out.mp4.parts'/'00000.npz').exists()
     out = colorize_video(other, src, tmp_path/'out.mp4', progress=False, overwrite=True)
     assert out['frames'] == 24 and out['flicker'][0] < .5                 # no segment of the other model is in it
+
+
+@pytest.mark.parametrize('pix_fmt', ['yuv420p', 'yuv420p10le'])
+@pytest.mark.parametrize('full', [False, True])
+@pytest.mark.parametrize('space, kr, kb', [(1, .2126, .0722), (5, .299, .114), (9, .2627, .0593)], ids=['709', '601', '2020'])
+def test_the_colours_are_those_that_the_network_said(tmp_path, space, kr, kb, full, pix_fmt):
+    "R - Y and B - Y of the new film, by the formulas of its own matrix and range (ITU-R BT.601, BT.709, BT.2020)."
+    src = clip(tmp_path/'in.mp4', 3, sound=False, pix_fmt=pix_fmt, full=full, space=space)
+    def orange(x):
+        x = x.copy()
+        x[:, 0] += .1 / .229                                              # of 1, before ImageNet's normalization
+        x[:, 2] -= .2 / .225
+        return x
+    colorize_video(Colorizer(None, 64, run=orange), src, tmp_path/'out.mp4', Film(crf=0, steady=False), progress=False)
+    red, blue = .1 - .299 * .1 + .114 * .2, -.2 - .299 * .1 + .114 * .2   # less what the luma of both moved
+    with av.open(str(tmp_path/'out.mp4')) as film: frames = list(film.decode(video=0))
+    assert len(frames) == 3 and frames[0].format.name.replace('yuvj', 'yuv') == pix_fmt
+    for f in frames:
+        assert (int(f.colorspace), f.color_range) == (space, 2 if full else 1)
+        depth = 1 if pix_fmt == 'yuv420p' else 4
+        planes = [np.frombuffer(p, np.uint8 if depth == 1 else '<u2').reshape(p.height, -1)[:, :p.width] / depth for p in f.planes]
+        y = planes[0] if full else (planes[0] - 16) * 255 / 219
+        cb, cr = [(p - 128) * (1 if full else 255 / 224) for p in planes[1:]]
+        mid = (y[::2, ::2] > 80) & (y[::2, ::2] < 150)                    # where no colour leaves the gamut
+        assert mid.sum() > 100
+        for got, want in ((cr * 2 * (1 - kr), red), (cb * 2 * (1 - kb), blue)): assert abs(np.median(got[mid]) - 255 * want) < 2.5
 
 
 def test_a_film_keeps_its_size_when_memory_falls(tmp_path, monkeypatch):
