@@ -157,10 +157,11 @@ def evaluate(
     data:Annotated[str, typer.Option(help="Folder of real photos.")],
     out:Annotated[Path, typer.Option('-o', '--out', help="Markdown file to make; JSON and a contact sheet go beside it.")],
     size:Annotated[int, typer.Option(help="Side at which everything is measured, in pixels.", min=32)]=256,
-    limit:Annotated[Optional[int], typer.Option(help="Photos at most.", min=1)]=None, device:_device=None):
+    limit:Annotated[Optional[int], typer.Option(help="Photos at most.", min=1)]=None,
+    grey:Annotated[bool, typer.Option('--grey', help="Measure on grey and sepia photos too, which should stay so.")]=False, device:_device=None):
     "Measure colorizers on the same photos. Example: deoldify-lite evaluate a.safetensors b.safetensors --data ~/test -o table.md"
     from deoldify_lite import evaluate as module
-    print(module.table(module.evaluate(models, data, out, size, limit, device or 'auto')))
+    print(module.table(module.evaluate(models, data, out, size, limit, device or 'auto', grey=grey)))
     print(out)
 
 @app.command()

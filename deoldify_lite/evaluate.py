@@ -124,12 +124,13 @@ def measured_on(
     data:str|Path, # Folder of real photos, or a data set's name
     size:int=256, # Side at which everything is measured, in pixels
     limit:int|None=None, # Photos at most
+    grey:bool=False, # Grey and sepia photos too, which should stay so
 )->tuple[list, dict]: # (size, size, 3) uint8 photos; the protocol
     "Photos to measure on, in the order of their hashes, and what tells which they are and how they are measured."
-    scanned = scan(find_data(data), valid_pct=0)
+    scanned = scan(find_data(data), valid_pct=0, **(dict(min_chroma=0) if grey else {}))
     files,hashes = scanned.files('train')[:limit],scanned.hashes('train')[:limit]
     reals = [np.asarray(square(load_photo(f, size), size)) for f in tqdm(files, 'reading', leave=False)]
-    return reals,PROTOCOL | dict(size=size, photos=len(files), set=hashlib.blake2b(''.join(hashes).encode(), digest_size=8).hexdigest(), data=str(data))
+    return reals,PROTOCOL | (dict(left_out='duplicate photos') if grey else {}) | dict(size=size, photos=len(files), set=hashlib.blake2b(''.join(hashes).encode(), digest_size=8).hexdigest(), data=str(data))
 
 def evaluate(
     models:list[str|Path], # See `contenders`
@@ -139,11 +140,12 @@ def evaluate(
     limit:int|None=None, # Photos at most
     device:str='auto', # 'auto', 'cuda', 'mps' or 'cpu'
     shown:int=40, # Photos on the contact sheet
+    grey:bool=False, # See `measured_on`
 )->dict: # See `measure_models`
     "Measure colorizers on photos and write table, protocol and sheet. Raises `UserError` for models that are none and for two of one name."
     out = Path(out)
     check_markdown(out)
-    found,(reals,protocol) = contenders(models, device),measured_on(data, size, limit)
+    found,(reals,protocol) = contenders(models, device),measured_on(data, size, limit, grey)
     results,pictures = measure_models(baselines(reals) | found, reals, shown=shown)
     write_json(out.with_suffix('.json'), dict(protocol=protocol, results=results))
     columns = {n: [Image.fromarray(p) for p in made] for n,made in (pictures | dict(real=reals[:shown])).items() if n != 'constant chroma'}

@@ -10,7 +10,7 @@ from test_stages import shrunk
 
 from deoldify_lite.compare import compare
 from deoldify_lite.core import RELEASED, UserError
-from deoldify_lite.evaluate import evaluate
+from deoldify_lite.evaluate import evaluate, measured_on
 from deoldify_lite.recipe import recipes
 
 
@@ -80,6 +80,13 @@ def test_photos_to_learn_from_are_not_measured_on(parts, tmp_path):
     shutil.copy(f'{test}/0/0.png', f'{data}/2/copy.png')
     with pytest.raises(UserError, match='1 photos of .* are among those of'): compare(data, [test], tmp_path/'out', tmp_path/'runs', device='cpu')
     assert not (tmp_path/'runs').exists()
+
+
+def test_grey_photos_are_measured_when_asked(photos, tmp_path):
+    shutil.copytree(photos, tmp_path/'data')
+    Image.open(next((tmp_path/'data').rglob('*.png'))).convert('L').save(tmp_path/'data'/'grey.png')
+    few, all_ = measured_on(tmp_path/'data', 64), measured_on(tmp_path/'data', 64, grey=True)
+    assert len(all_[0]) == len(few[0]) + 1 and all_[1]['set'] != few[1]['set'] and 'grey' not in all_[1]['left_out']
 
 
 def test_evaluate_refuses_what_it_cannot_measure(photos, tmp_path):

@@ -19,11 +19,11 @@ class PixUnet(nn.Module):
         n_out:int=2, # Channels out
         depth:int=5, # Halvings
         nf:int=64, # Channels of the first level; doubled to eight times that
-        dropout:float=.5, # In the innermost levels (Isola et al. 2017; Nazeri et al. 2018)
+        dropout:float=.5, # In three levels on the way up (Isola et al. 2017; Nazeri et al. 2018)
     ):
         super().__init__()
         widths = [nf * min(2**i, 8) for i in range(depth)]
-        norm = lambda i: nn.Identity() if i in (0, depth - 1) else nn.BatchNorm2d(widths[i]) # none at the first, and none on a single pixel
+        norm = lambda i: nn.Identity() if i in (0, depth - 1) else nn.BatchNorm2d(widths[i]) # none at the first, and none where so few places are left
         self.down = nn.ModuleList(nn.Sequential(nn.LeakyReLU(.2) if i else nn.Identity(), nn.Conv2d(widths[i - 1] if i else 3, w, 4, 2, 1), norm(i))
                                   for i,w in enumerate(widths))
         self.up = nn.ModuleList()

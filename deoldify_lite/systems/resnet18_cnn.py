@@ -40,6 +40,6 @@ def resnet_cnn_generator(
     whole:bool=False, # Predict luma too: for drawings
     state:dict|None=None, # Weights of the encoder's stages
 )->Generator:
-    "Zhou and Zhou's network."
+    "Zhou and Zhou's network; with bins, row 5 of its Table 1 has 128 channels in place of 32."
     t = make_target(target, whole)
     return Generator(ResnetCNN(t.n_out, backbone, state), t)
