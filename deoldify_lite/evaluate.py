@@ -130,7 +130,8 @@ def measured_on(
     scanned = scan(find_data(data), valid_pct=0, **(dict(min_chroma=0) if grey else {}))
     files,hashes = scanned.files('train')[:limit],scanned.hashes('train')[:limit]
     reals = [np.asarray(square(load_photo(f, size), size)) for f in tqdm(files, 'reading', leave=False)]
-    return reals,PROTOCOL | (dict(left_out='duplicate photos') if grey else {}) | dict(size=size, photos=len(files), set=hashlib.blake2b(''.join(hashes).encode(), digest_size=8).hexdigest(), data=str(data))
+    told = dict(size=size, photos=len(files), set=hashlib.blake2b(''.join(hashes).encode(), digest_size=8).hexdigest(), data=str(data))
+    return reals,PROTOCOL | told | (dict(left_out='duplicate photos') if grey else {})
 
 def evaluate(
     models:list[str|Path], # See `contenders`
