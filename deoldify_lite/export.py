@@ -8,6 +8,7 @@ __all__ = ['FORMAT', 'SMALL', 'OPSET', 'save_generator', 'read_header', 'load_ge
 
 # %% ../nbs/11_export.ipynb #551d1f29
 import json, warnings
+from inspect import signature
 from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
@@ -110,8 +111,9 @@ def export_onnx(
     open_axes = {0: 'batch', 2: 'height', 3: 'width'}
     with atomic(path) as part, warnings.catch_warnings():
         warnings.simplefilter('ignore')                          # of tracing: constants are constants, and torch likes its newer exporter
+        by_tracing = dict(dynamo=False) if 'dynamo' in signature(torch.onnx.export).parameters else {} # torch 2.4 knows no other way
         torch.onnx.export(folded(generator).cpu(), (torch.zeros(1, 3, 64, 64),), str(part), input_names=['grey'], output_names=['rgb'],
-                          dynamic_axes=dict(grey=open_axes, rgb=open_axes), opset_version=OPSET, dynamo=False)
+                          dynamic_axes=dict(grey=open_axes, rgb=open_axes), opset_version=OPSET, **by_tracing)
         model = onnx.load(part)
         onnx.helper.set_model_props(model, dict(size=str(size), whole=str(int(generator.target.whole))))
         onnx.save(model, part)

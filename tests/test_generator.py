@@ -10,8 +10,8 @@ import torch
 from deoldify_lite.colorizer import Colorizer
 from deoldify_lite.core import UserError
 from deoldify_lite.deoldify import ARCHITECTURES, import_deoldify
-from deoldify_lite.export import load_generator
-from deoldify_lite.generator import DynamicUnet, encoder, folded
+from deoldify_lite.export import export_onnx, load_generator
+from deoldify_lite.generator import DynamicUnet, encoder, folded, unet_generator
 
 PARITY = Path(__file__).parents[2]/'shared'/'parity'
 
@@ -36,6 +36,22 @@ def test_answers_as_deoldify(kind, tmp_path):
     state.pop(next(iter(state)))
     torch.save(state, tmp_path/'less.pth')
     with pytest.raises(UserError, match="not one of DeOldify's generators: .* artistic and .* stable"): Colorizer.load(tmp_path/'less.pth')
+
+
+@pytest.mark.parametrize('args', [dict(backbone='resnet34', width=.25), dict(backbone='resnet50', decoder='wide', width=.125)], ids=['artistic', 'stable'])
+def test_onnx_of_both_architectures_with_a_factor(args, tmp_path):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    torch.manual_seed(0)
+    generator = unet_generator(**args)
+    generator.train()(torch.randn(2, 3, 64, 64))                         # norms that have seen something
+    generator.eval().chroma = 1.4
+    export_onnx(generator, tmp_path/'g.onnx', 64)
+    session = onnxruntime.InferenceSession(tmp_path/'g.onnx')
+    for shape in (1, 3, 64, 64), (2, 3, 48, 80), (1, 3, 33, 47):
+        x = torch.randn(*shape).clamp(-2, 2)
+        with torch.no_grad(): want = folded(generator)(x).numpy()
+        got = session.run(None, {'grey': x.numpy()})[0]
+        assert np.abs(got - want).max() < 1e-3 and np.abs(want[:, 0] - want[:, 2]).max() > .05
 
 
 @pytest.mark.parametrize('backbone', ['resnet18', 'resnet50'])
