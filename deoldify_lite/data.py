@@ -65,9 +65,10 @@ def _make_cache(files, side, path):
 # %% ../nbs/03_data.ipynb #04b8d2b9
 @dataclass(frozen=True)
 class Augment:
-    "How photos are varied in training, beside mirroring half of them."
+    "How photos are varied in training."
     rotate:float=0. # Degrees at most, either way; edges are filled by reflection
     zoom:float=1. # A crop is at least 1/zoom of a photo's side, enlarged or reduced to size; 1 for the plain crop of 7/8
+    flip:float=.5 # Part of the photos that are mirrored
 
 def _warp(photo, size, augment, y, x, angle, zoom):
     "A square of `photo`, turned and resized; the four draws are in 0 … 1."
@@ -91,7 +92,7 @@ class PhotoSet:
         via:int=0, # See `decode`
     ):
         store_attr()
-        self.warps = augment not in (None, Augment())
+        self.warps = augment is not None and (augment.rotate, augment.zoom) != (0, 1)
         self.stored = None if cache is None else np.load(cache, mmap_mode='r')
         if cache is not None and len(self.stored) != len(files):
             raise UserError(f"{cache} was made from {len(self.stored)} photos and there are {len(files)} now: delete it and run again.")
@@ -109,7 +110,7 @@ class PhotoSet:
         photo = decode(self.files[i], stored_side(self.size), self.via) if self.stored is None else self.stored[i]
         y,x,flip,*warp = draws
         crop = _warp(photo, self.size, self.augment, y, x, *warp) if self.warps else self._crop(photo, y, x)
-        return crop[:,::-1] if flip < .5 else crop
+        return crop[:,::-1] if self.augment and flip < self.augment.flip else crop
 
     def batch(self,
         idxs:list[int], # Which photos

@@ -62,7 +62,8 @@ class Recipe:
     loss:str='perceptual' # Name in `losses`
     loss_args:dict=field(default_factory=dict) # Passed to it
     even:bool=False # Show the folders of the data set equally often, however many photos each holds
-    rotate:float=0. # Degrees that photos are turned at most, either way, in training; all are mirrored half of the time
+    flip:float=.5 # Part of the photos that are mirrored in training (fastai, DeOldify: half)
+    rotate:float=0. # Degrees that photos are turned at most, either way, in training
     zoom:float=1. # How much photos are enlarged at most, see `Augment`
     critic_photos:int=20_000 # Photos at most whose generations are saved; more teach the critic nothing new
     critic_target:float=.8 # Validation accuracy that the critic should reach; a warning is printed below it

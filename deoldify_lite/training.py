@@ -65,7 +65,7 @@ class Training:
         "Loaders of a fit's photos, which are decoded once and kept where there are more to show than there are photos."
         files,recipe = self.photos.files('train'),self.recipe
         cache = self.run/'cache' if fit.epochs * fit.photos > len(files) else None
-        views = dict(tfm=GreyToColour(recipe.input), augment=Augment(recipe.rotate, recipe.zoom))
+        views = dict(tfm=GreyToColour(recipe.input), augment=Augment(recipe.rotate, recipe.zoom, recipe.flip))
         kinds = self.photos.kinds('train') if recipe.even else None
         return photo_dls(files, self.valid(), fit.size, fit.bs, fit.photos, seed_of(recipe.seed, step), cache, self.device, kinds=kinds, **views | kwargs)
 
