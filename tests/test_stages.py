@@ -196,6 +196,12 @@ def kill(): raise Killed
 def interrupt(): raise KeyboardInterrupt
 
 
+def test_a_critic_that_learned_too_little_is_said(finished, photos, tmp_path):
+    t = begun(finished, tmp_path, photos, 'critic.pth')
+    t = replace(t, recipe=replace(t.recipe, critic_target=1.01))
+    with pytest.warns(UserWarning, match="The critic tells .* right, less than the recipe's 101%"): stages.pretrain_critic(t)
+
+
 STAGES = [('gen_032', 'pretrain_generator', 3), ('gen_048', 'pretrain_generator', 1), ('critic', 'pretrain_critic', 4), ('gan', 'train_gan', 5)]
 
 
