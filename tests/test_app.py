@@ -3,6 +3,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -79,6 +80,18 @@ def test_answers_are_the_colorizers(address, model, photo):  # noqa: F811
     assert asked.status_code == 200 and asked.headers['content-type'] == 'image/png'
     ours = Colorizer.load(model, 'cpu')(photo, 6, .7)
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(asked.content))), np.asarray(ours))
+
+
+@pytest.mark.skipif(not shutil.which('curl'), reason='needs curl')
+def test_the_call_of_the_readme(address, photo, tmp_path):  # noqa: F811
+    url, _ = address
+    photo.save(tmp_path/'old.jpg')
+    text = (Path(__file__).parents[1]/'README.md').read_text()
+    call, more = [next(re.finditer(words, text))[1] for words in (r'`(curl [^`]+)`', r'`(-F render_factor[^`]+)`')]
+    for options, kind in ('', 'PNG'), (more.replace('NAME', 'other'), 'JPEG'):
+        subprocess.run(shlex.split(f'{call} -sf {options}'.replace('http://127.0.0.1:7860', url)), cwd=tmp_path, check=True)
+        with Image.open(tmp_path/'new.png') as im: assert im.format == kind and im.size[1] == photo.height
+        assert (im.width > photo.width) == ('compare' in options)
 
 
 @pytest.mark.parametrize('code, says, files, data', [

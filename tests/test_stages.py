@@ -1,11 +1,13 @@
 """The five stages on real photos, with a recipe that trains in seconds."""
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -337,6 +339,17 @@ def test_run_folder_that_cannot_be_written(tmp_path):
     def open_it():
         with Run(f'{tmp_path}/run').open(): pass
     says('Cannot write to the run folder', open_it)
+
+
+def test_the_python_of_the_readme(finished, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'models').mkdir()
+    (tmp_path/'models'/'mine').symlink_to(finished.run.path)
+    with Image.open(next(photos.rglob('*.*'))) as im: im.convert('L').save('old.jpg')
+    code = re.search(r'```python\n(.*?)```', (Path(__file__).parents[1]/'README.md').read_text(), re.S)[1]
+    assert 'Colorizer.load()' in code and 'load_learner' in code
+    exec(code, {})
+    with Image.open('new.png') as new, Image.open('old.jpg') as old: assert new.mode == 'RGB' and new.size == old.size and len(set(new.getpixel((9, 9)))) > 1
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 import ast
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -75,3 +76,25 @@ def test_make_passes_on_what_is_given():
     assert last('video', 'IN=a', 'OUT=b', 'RUN=r') == ['video', 'a', '-o', 'b', '--model', 'models/r/generator.safetensors']
     assert last('compare', 'DATA=a', 'TEST=b c', 'RECIPE=zhang', 'OUT=d') == ['compare', '--data', 'a', '--test', 'b', '--test', 'c', '--recipe', 'zhang', '-o', 'd']
     assert 'IN= is missing' in make('video').stderr
+
+
+README = (ROOT/'README.md').read_text()
+
+
+def understood(*args):
+    "Does the command line take these words? Nothing is done."
+    import typer
+
+    from deoldify_lite.cli import app
+    command = typer.main.get_command(app).commands[args[0]]
+    if len(args) > 1: command.make_context(args[0], list(args[1:]))   # a name alone speaks of the command, and is no call
+
+
+def test_the_readmes_commands_are_understood():
+    blocks = [line.split('#')[0] for block in re.findall(r'```bash\n(.*?)```', README, re.S) for line in block.splitlines()]
+    spans = [code for line in README.splitlines() for code in re.findall(r'`([^`]+)`', line)]
+    ours = [shlex.split(code.replace('...', ''))[1:] for code in blocks + spans if code.startswith('deoldify-lite ')]
+    made = [shlex.split(code) for code in blocks + spans if code.startswith('make ') and code.split()[1].islower()]
+    assert len(ours) > 10 and len(made) > 10
+    for args in ours: understood(*args)
+    for args in made if shutil.which('make') else []: subprocess.run([*args, '-n'], cwd=ROOT, check=True, capture_output=True)
