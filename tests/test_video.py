@@ -6,11 +6,13 @@ import sys
 import warnings
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from filelock import FileLock
 from PIL import Image
+from tqdm.auto import tqdm
 from test_cli import fails, run
 
 from deoldify_lite.colorizer import NEED, Colorizer
@@ -18,7 +20,7 @@ from deoldify_lite.core import UserError
 from deoldify_lite.photos import sample_photos
 from deoldify_lite.frames import film_size
 from deoldify_lite.service import Busy, Limits, Service
-from deoldify_lite.video import Film, colorize_video
+from deoldify_lite.video import Film, _trial, colorize_video
 
 av = pytest.importorskip('av')
 pytest.importorskip('cv2')
@@ -465,6 +467,16 @@ def test_mistakes(tmp_path):
     assert not list(tmp_path.glob('.*'))
     with pytest.raises(UserError, match='cannot be written'): colorize_video(Colorizer(None, 64, run=never), src, tmp_path/'page.mp4'/'o.mp4', progress=False)
     fails('There is no file', 'video', src, '-o', tmp_path/'o.mp4', '--model', 'none.safetensors', cwd=tmp_path)
+
+
+def test_the_disk_that_a_film_needs_is_told(tmp_path, monkeypatch):
+    told, made, src = [], tmp_path/'out.mp4', clip(tmp_path/'in.mp4', 100, sound=False)
+    monkeypatch.setattr('deoldify_lite.video.shutil.disk_usage', lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr('deoldify_lite.video.tqdm', lambda *args, desc, **kwargs: told.append(desc) or tqdm(*args, **kwargs))
+    with pytest.warns(UserWarning, match=r'out.mp4 may need 0 MiB of disk, and 0 MiB are free'): colorize_video(colorizer(), src, made, progress=False)
+    assert told == ['on cpu, about 0 MiB of disk'] and made.exists()              # told, and made all the same
+    with av.open(str(src)) as film: _, each = _trial(src, film.streams.video[0], made, Film(codec='libx264'))
+    assert made.stat().st_size == pytest.approx(100 * each, rel=.3)
 
 
 def test_a_film_that_is_there_is_left_alone(tmp_path, monkeypatch):
