@@ -131,7 +131,7 @@ def damaged(src, dst, which):
 def never(x): raise AssertionError('the network was asked')
 
 
-@pytest.mark.parametrize('name', ['a.mp4', 'b.mkv', 'c.mov', "d with 'quotes' and ü.MP4"])
+@pytest.mark.parametrize('name', ['a.mp4', 'b.mkv', 'c.mov', 'e.3gp', 'f.f4v', "d with 'quotes' and ü.MP4"])
 def test_same_frames_times_luma_and_sound(tmp_path, name):
     src = clip(tmp_path/name, subtitles=name == 'b.mkv')
     out = colorize_video(colorizer(), src, tmp_path/f'out{src.suffix}', Film(crf=0), progress=False)
@@ -457,7 +457,8 @@ def test_mistakes(tmp_path):
     good, ffv1 = Film(), Film(codec='ffv1')
     for name, dst, film, says in [('none.mp4', 'o.mp4', good, 'no file'), ('page.mp4', 'o.mp4', good, 'cannot be read as a film'),
                                   ('cut.mp4', 'o.mp4', good, 'film'), ('in.mp4', 'in.mp4', good, 'is the film itself'),
-                                  ('in.mp4', 'o.doc', good, 'no way to write'), ('in.mp4', 'o.mp4', Film(codec='nonsense'), "no encoder 'nonsense'"),
+                                  ('in.mp4', 'o.doc', good, 'no way to write'), ('in.mp4', 'o.mp3', good, 'cannot hold'), ('in.mp4', 'o.swf', good, 'cannot hold'),
+                                  ('in.mp4', 'o.mp4', Film(codec='nonsense'), "no encoder 'nonsense'"),
                                   ('in.mp4', 'o.mp4', Film(codec='aac'), "no encoder 'aac'"), ('in.mp4', 'o.mp4', Film(start=100), 'has no frames between'),
                                   ('in.mp4', 'o.WEBM', good, r'cannot hold stream 1 \(audio'), ('in.mp4', 'o.mov', ffv1, r'cannot hold stream 0 \(video, ffv1\)'),
                                   ('in.mp4', 'o.mov', Film(codec='libvpx-vp9'), 'choose .mkv'), ('words.mkv', 'o.mp4', good, 'choose .mkv')]:
