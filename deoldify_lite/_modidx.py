@@ -862,6 +862,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'deoldify_lite.video._join': ('video.html#_join', 'deoldify_lite/video.py'),
                                      'deoldify_lite.video._other_packets': ('video.html#_other_packets', 'deoldify_lite/video.py'),
                                      'deoldify_lite.video._picture_packets': ('video.html#_picture_packets', 'deoldify_lite/video.py'),
+                                     'deoldify_lite.video._suffixes': ('video.html#_suffixes', 'deoldify_lite/video.py'),
                                      'deoldify_lite.video._times': ('video.html#_times', 'deoldify_lite/video.py'),
                                      'deoldify_lite.video._trial': ('video.html#_trial', 'deoldify_lite/video.py'),
                                      'deoldify_lite.video.colorize_video': ('video.html#colorize_video', 'deoldify_lite/video.py')}}}

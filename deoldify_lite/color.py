@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['targets', 'GRID', 'NEIGHBOURS', 'SIGMA', 'SCALE', 'INK', 'PALE', 'inputs', 'normalize', 'denormalize', 'luma',
-           'to_grey', 'join_luma', 'fit_gamut', 'as_photo', 'exact', 'rgb_to_ab', 'RGBTarget', 'ABTarget', 'ab_bins',
-           'nearest_bin', 'BinTarget', 'to_lines', 'given', 'WholeTarget', 'Vivid', 'make_target']
+           'to_grey', 'join_luma', 'fit_gamut', 'as_photo', 'exact', 'rgb_to_ab', 'RGBTarget', 'ChromaTarget',
+           'ABTarget', 'ab_bins', 'nearest_bin', 'BinTarget', 'to_lines', 'given', 'WholeTarget', 'Vivid',
+           'make_target']
 
 # %% ../nbs/01_color.ipynb #310a6d5f
 from functools import cache, wraps
@@ -107,6 +108,27 @@ class RGBTarget:
         "Chroma of the prediction on the luma of the input."
         return normalize(join_luma(denormalize(pred), denormalize(x)))
 
+def _enlarged(pred, x): return pred if pred.shape[-2:] == x.shape[-2:] else F.interpolate(pred, x.shape[-2:], mode='bilinear')
+
+@targets('chroma')
+class ChromaTarget:
+    "What has to be added to a grey picture: red and blue less luma. Green follows from them."
+    whole = False # The luma is the input's
+    n_out,y_range = 2,(-1., 1.)
+    def encode(self,
+        y:Tensor, # (B, 3, H, W) normalised RGB photo
+    )->Tensor: # (B, 2, H, W) in -0.89 … 0.89
+        "The photo's chroma."
+        rgb = denormalize(y)
+        return rgb[:,::2] - luma(rgb)
+    def decode(self,
+        pred:Tensor, # (B, 2, H, W) red and blue less luma
+        x:Tensor, # (B, 3, H, W) normalised grey input
+    )->Tensor: # (B, 3, H, W) normalised RGB with the luma of `x`
+        "Chroma on the luma of the input. A smaller prediction is enlarged."
+        (red,blue),(kr,kg,kb) = _enlarged(pred, x).split(1, 1),LUMA
+        return normalize(luma(denormalize(x)) + torch.cat([red, -(kr * red + kb * blue) / kg, blue], 1))
+
 @targets('ab')
 class ABTarget:
     "Lab a and b, divided by 110 (the end of Zhang et al.'s grid), on the input's lightness."
@@ -124,8 +146,7 @@ class ABTarget:
     )->Tensor: # (B, 3, H, W) normalised RGB with the luma of `x`
         "Lab to RGB with the lightness of the input, then its exact luma. A smaller prediction is enlarged."
         from kornia.color import lab_to_rgb, rgb_to_lab
-        grey,ab = denormalize(x.float()),pred.float() * 110
-        if ab.shape[-2:] != x.shape[-2:]: ab = F.interpolate(ab, x.shape[-2:], mode='bilinear')
+        grey,ab = denormalize(x.float()),_enlarged(pred.float() * 110, x)
         lightness = rgb_to_lab(grey.clamp(0, 1))[:,:1]
         return normalize(join_luma(lab_to_rgb(torch.cat([lightness, ab], 1), clip=False), grey))
 

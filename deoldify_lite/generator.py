@@ -202,7 +202,7 @@ def _block_widths(decoder, width, ni, skip, last):
     return ni//2, int((inside//2 if last else inside) * width)
 
 class DynamicUnet(nn.Module):
-    "A U-Net around any `encoder`, with DeOldify's decoders; answers at the size of its input, from 32 x 32 up."
+    "A U-Net around any `encoder`, with DeOldify's decoders; answers at the size of its input, from 32 x 32 up, or at half of it."
     def __init__(self,
         encoder:nn.ModuleList, # Five stages, see `encoder`
         n_out:int=3, # Channels out
@@ -210,6 +210,7 @@ class DynamicUnet(nn.Module):
         decoder:str='deep', # 'deep': two convolutions a block; 'wide': one, of constant width
         width:float=1., # Factor on the decoder's width: DeOldify's artistic 1.5 (deep), its stable and video 2 (wide)
         norm:str='spectral', # See `conv_layer`
+        half:bool=False, # Answer at half the size, where the last block ends: enough for chroma, and twice as fast
     ):
         super().__init__()
         sizes = stage_widths(encoder)
@@ -221,9 +222,11 @@ class DynamicUnet(nn.Module):
             n_up,nf = _block_widths(decoder, width, ni, skip, last=i == len(sizes) - 1)
             self.blocks.append(UnetBlock(ni, skip, n_up, nf, 1 + (decoder == 'deep'), norm, attention=i == len(sizes) - 3))
             ni = nf
-        self.up = Upsample(ni, ni, norm='batch', bn=False)
-        ni += 3                                                  # the input itself is joined once more
-        self.cross = nn.Sequential(*[conv_layer(ni, ni, norm=norm, bn=False) for _ in range(2)])
+        self.half = half
+        if not half:
+            self.up = Upsample(ni, ni, norm='batch', bn=False)
+            ni += 3                                              # the input itself is joined once more
+            self.cross = nn.Sequential(*[conv_layer(ni, ni, norm=norm, bn=False) for _ in range(2)])
         self.head = conv_layer(ni, n_out, 1, act=False, norm=norm, bn=False)
         self.y_range = y_range
 
@@ -232,9 +235,10 @@ class DynamicUnet(nn.Module):
         for stage in self.encoder: skips.append(stage(skips[-1]))
         h = self.middle(F.relu(self.bn(skips.pop())))
         for block in self.blocks: h = block(h, skips.pop())
-        h = fit_size(self.up(h), x)
-        h = torch.cat([h, x], 1)
-        h = self.head(h + self.cross(h))
+        if not self.half:
+            h = torch.cat([fit_size(self.up(h), x), x], 1)
+            h = h + self.cross(h)
+        h = self.head(h)
         if self.y_range is None: return h
         low,high = self.y_range
         return torch.sigmoid(h) * (high - low) + low
@@ -278,7 +282,7 @@ def unet_generator(
     target:str='rgb', # Name in `targets`
     whole:bool=False, # Predict luma too: for drawings
     state:dict|None=None, # Weights of the encoder's stages
-    **kwargs, # Passed to `DynamicUnet`: decoder, width, norm
+    **kwargs, # Passed to `DynamicUnet`: decoder, width, norm, half
 )->Generator:
     "DeOldify's generator: a dynamic U-Net on a ResNet."
     t = make_target(target, whole)

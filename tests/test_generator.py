@@ -38,8 +38,9 @@ def test_answers_as_deoldify(kind, tmp_path):
     with pytest.raises(UserError, match="not one of DeOldify's generators: .* artistic and .* stable"): Colorizer.load(tmp_path/'less.pth')
 
 
-@pytest.mark.parametrize('args', [dict(backbone='resnet34', width=.25), dict(backbone='resnet50', decoder='wide', width=.125)], ids=['artistic', 'stable'])
-def test_onnx_of_both_architectures_with_a_factor(args, tmp_path):
+@pytest.mark.parametrize('args', [dict(backbone='resnet34', width=.25), dict(backbone='resnet50', decoder='wide', width=.125),
+                                  dict(backbone='resnet18', width=.25, norm='batch', half=True, target='chroma')], ids=['artistic', 'stable', 'half'])
+def test_onnx_of_unets_with_a_factor(args, tmp_path):
     onnxruntime = pytest.importorskip('onnxruntime')
     torch.manual_seed(0)
     generator = unet_generator(**args)
