@@ -80,13 +80,14 @@ def _as_batch(photos): return torch.from_numpy(np.stack(photos)).permute(0, 3, 1
 def measure_models(
     found:dict[str, Contender], # See `contenders`
     reals:list[np.ndarray], # (H, W, 3) uint8, all of one size
-    learned=learned_metrics, # Makes the learned metrics
+    learned=learned_metrics, # Makes the learned metrics on a device
     shown:int=0, # Photos to answer pictures of
     progress:bool=True, # Show a progress bar
 )->tuple[dict, dict]: # Name -> metrics, with `ms` a photo and `parameters` in millions; name -> the first `shown` pictures, uint8
-    "Colorize all photos with each contender, and measure."
+    "Colorize all photos with each contender, and measure where the first network is."
+    device = next((c.colorizer.device for c in found.values() if c.colorizer), 'cpu')
     lumas = [np.asarray(Image.fromarray(r).convert('L')) for r in reals]
-    networks = learned()                                         # once: each model has copies
+    networks = learned(device)                                   # once: each model has copies
     tallies,pictures,seconds = {n: FullTally(copy.deepcopy(networks)) for n in found},{n: [] for n in found},dict.fromkeys(found, 0.)
     for chromas in dict.fromkeys(c.chromas for c in found.values()): # a network says it once, for all factors
         names = [n for n,c in found.items() if c.chromas is chromas]
@@ -95,7 +96,7 @@ def measure_models(
             said,took = chromas(lumas[few]),time.perf_counter() - began
             for n in names:
                 made = [join(y, c, found[n].factor) for y,c in zip(lumas[few], said)]
-                tallies[n].add(_as_batch(made), _as_batch(reals[few]))
+                tallies[n].add(_as_batch(made).to(device), _as_batch(reals[few]).to(device))
                 pictures[n],seconds[n] = (pictures[n] + made)[:shown],seconds[n] + took
     return {n: tallies[n].result() | dict(ms=seconds[n] / len(reals) * 1000, parameters=_millions(c.colorizer)) for n,c in found.items()},pictures
 

@@ -36,10 +36,10 @@ class Accuracies:
         real:Tensor, # (B, 3, H, W) the originals in [0, 1]
     ):
         "Take one batch into account."
-        a,b = [rgb_to_ab(o).movedim(1, -1).flatten(0, 2).cpu() for o in (pred, real)]
+        a,b = [rgb_to_ab(o).movedim(1, -1).flatten(0, 2) for o in (pred, real)]
         off = (a - b).norm(dim=1).ceil().long().clamp(max=FARTHEST + 1)  # within a threshold when not above it
         colour = nearest_bin(b)
-        self.counts += torch.bincount(colour * (FARTHEST + 2) + off, minlength=self.counts.numel()).reshape(self.counts.shape)
+        self.counts += torch.bincount(colour * (FARTHEST + 2) + off, minlength=self.counts.numel()).reshape(self.counts.shape).cpu()
 
     def result(self)->dict: # Areas under the curves, 0 … 1
         "Raw and class-balanced accuracy of all photos so far."
