@@ -165,10 +165,8 @@ def pretrain_critic(
 def critic_start(
     t, # A `Training`
 )->dict|None: # State dict for its backbone; None for random weights
-    "Where the critic's backbone starts: as the generator's encoder did, where it is the same, or from ImageNet."
-    if not critic_knows(t.recipe, t.recipe.encoder_source): return None
-    arch = critic_backbone(t.recipe)
-    return first_state(t) if arch == backbone(t.recipe) else _as_begun(t, arch)
+    "Where the critic's backbone starts: from ImageNet, where the generator's encoder did."
+    return _as_begun(t, critic_backbone(t.recipe)) if critic_knows(t.recipe, t.recipe.encoder_source) else None
 
 # %% ../nbs/12_stages.ipynb #6193e25f
 def measure(

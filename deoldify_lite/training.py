@@ -119,8 +119,8 @@ def critic_knows(
     recipe, # A `Recipe`
     source:str, # Where the encoder's first weights are from
 )->bool:
-    "Does the critic start from weights that know photos: ImageNet's, or those that the generator's encoder starts from?"
-    return source == 'imagenet' and critic_backbone(recipe) is not None or source != 'random' and critic_backbone(recipe) == backbone(recipe)
+    "Does the critic start from weights that know colours? ImageNet's do; an encoder of ours has seen grey photos only, and is no start for a critic."
+    return source == 'imagenet' and critic_backbone(recipe) is not None
 
 def start_file(
     start:str, # 'released', the name or folder of a run, or a file
