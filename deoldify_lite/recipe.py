@@ -175,12 +175,13 @@ deoldify = _register(Recipe('deoldify',
     rotate=10., zoom=1.2))                                            # DeOldify: get_transforms(max_zoom=1.2), 10 degrees by default; without its warp and light
 
 cpu = _register(replace(deoldify, name='deoldify-cpu',
-    generator_args=dict(backbone='resnet18'),                         # half as many photos again in an hour as ResNet-34
+    generator_args=dict(backbone='resnet18', target='chroma', half=True, width=.5, norm='batch'), # four times as many photos an hour as DeOldify's decoder
+    loss='l1-l2',                                                     # VGG-16 would take ten times as long as the network; squared RGB learns slower
     pretrain=(
-        Fit(64, 16, 40_000, 1e-3, 1e-3),                              # small batches: more steps from few photos
-        Fit(128, 8, 1_600, 2e-4, 4e-4),                               # a photo takes three times as long as at 64 px (models/scenes.md)
-        Fit(192, 8, 240, 1e-4, 1e-4),                                 # enough to settle at the new size
-        Fit(224, 8, 120, 5e-5, 5e-5)),                                # the same
+        Fit(64, 16, 60_000, 1e-3, 3e-3),                              # small batches: more steps from few photos
+        Fit(128, 8, 4_000, 2e-4, 6e-4),                               # a photo takes four times as long as at 64 px
+        Fit(192, 8, 400, 1e-4, 2e-4),                                 # enough to settle at the new size
+        Fit(224, 8, 160, 5e-5, 1e-4)),                                # the same
     critic_args=dict(backbone='resnet18'),                            # tells them apart as well from so few photos
     critic_fits=(Fit(96, 16, 6_000, 1e-3, 5e-4, spread=100.),),
     gan=Gan(96, 16, 4_800, 12, lr=1e-4, spread=1., adversarial=.02, content=1.,  # the critic counts a fiftieth of the pixels; DeOldify: two thirds of the loss
@@ -188,20 +189,24 @@ cpu = _register(replace(deoldify, name='deoldify-cpu',
     critic_photos=2_000, valid_photos=128,
     rotate=0., zoom=1.))                                              # two or three rounds: no photo is seen often enough to need more variety
 
-scenes = _register(replace(cpu, name='scenes', released=False))         # how the released weights began: from nothing, so that it can be repeated
+scenes = _register(replace(cpu, name='scenes', released=False,         # how the released weights began: from nothing, so that it can be repeated
+    pretext=Fit(64, 32, 16_000, 1e-3, 1e-3),                          # six kinds of scenes: 0.1 dB for six minutes
+    pretrain=(Fit(64, 16, 60_000, 3e-3, 3e-3, spread=1.),),           # that encoder has still much to learn
+    critic_fits=(), gan=None))                                        # 'release' goes on
 
-release = _register(replace(cpu, name='release', start='scenes',       # the released weights: 'scenes' first, then this as often as it helps, each from the last
+release = _register(replace(cpu, name='release', start='scenes',       # 'scenes' first, then this, on more kinds of photos, as often as it helps
     even=True,                                                        # a thousand photos of people and things count as much as twenty thousand scenes
-    pretrain=(Fit(64, 16, 24_000, 6e-4, 6e-4, spread=1.),             # three fifths of the first rate: a warm restart
-        Fit(128, 8, 1_600, 2e-4, 2e-4, spread=1.),
-        Fit(192, 8, 160, 5e-5, 5e-5, spread=1.)),
-    critic_fits=(), gan=None))                                        # its GAN cost more than a factor, until weights were averaged: models/EXPERIMENTS.md
+    pretrain=(Fit(64, 16, 12_000, 1e-3, 1e-3, spread=1.),             # a third of the first rate: a warm restart
+        Fit(128, 8, 4_000, 5e-4, 5e-4, spread=1.),                    # ten minutes each: what a photo is seen at in the end counts most
+        Fit(192, 8, 800, 2e-4, 2e-4, spread=1.)),
+    critic_fits=(), gan=None))                                        # until stage 1 is good enough on both kinds: models/EXPERIMENTS.md
 
 finetune = _register(replace(cpu, name='finetune', start='released',
     pretrain=(Fit(96, 8, 2_400, 1e-4, 1e-4, spread=10.),),            # a tenth of the rate that it was trained with, less where it knows most
     critic_fits=(), gan=None, valid_pct=.1))                          # a few hundred photos are too few to teach a critic
 
 demo = _register(replace(cpu, name='demo',
+    generator_args=dict(backbone='resnet18'), loss='perceptual',      # DeOldify's own: what the notebooks explain
     pretrain=(Fit(64, 4, 240, 1e-3, 1e-3), Fit(96, 4, 80, 5e-4, 5e-4)),
     critic_fits=(Fit(64, 4, 160, 1e-3, 3e-4, spread=10.),),
     gan=Gan(64, 4, 160, 5, lr=1e-4, spread=1., adversarial=.02, content=1., average=5),
@@ -212,7 +217,8 @@ SEEN = 16_000 # photos that each system's generator is shown
 def _system(name, **kwargs):
     return _register(replace(deoldify, name=name, **dict(critic_fits=(), gan=None, wd=0., valid_photos=128, released=False, rotate=0., zoom=1.) | kwargs))
 
-deoldify_64 = _register(replace(cpu, name='deoldify-64', released=False, pretrain=(Fit(64, 16, SEEN, 1e-3, 1e-3),), # DeOldify itself, at the same size and length
+deoldify_64 = _register(replace(cpu, name='deoldify-64', released=False, # DeOldify itself, at the same size and length
+    generator_args=dict(backbone='resnet18'), loss='perceptual', pretrain=(Fit(64, 16, SEEN, 1e-3, 1e-3),),
     critic_fits=(Fit(64, 16, 6_000, 1e-3, 5e-4, spread=100.),), gan=replace(cpu.gan, size=64)))
 zhang = _system('zhang', generator='zhang', loss='cross-entropy', loss_args=dict(rebalance=True), wd=1e-3, # the paper's weight decay
     pretrain=(Fit(64, 16, SEEN, 5e-4, 5e-4),))                        # paper: ImageNet at 256 px, Adam, 3e-5 for losses summed over a photo
