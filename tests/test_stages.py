@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib.pyplot
 import numpy as np
 import pytest
 import torch
@@ -349,6 +350,7 @@ def test_the_python_of_the_readme(finished, photos, tmp_path, monkeypatch):
     code = re.search(r'```python\n(.*?)```', (Path(__file__).parents[1]/'README.md').read_text(), re.S)[1]
     assert 'Colorizer.load()' in code and 'load_learner' in code
     exec(code, {})
+    matplotlib.pyplot.close('all')                                   # what `show` drew
     with Image.open('new.png') as new, Image.open('old.jpg') as old: assert new.mode == 'RGB' and new.size == old.size and len(set(new.getpixel((9, 9)))) > 1
 
 
