@@ -269,8 +269,9 @@ def _trial(src, stream, dst, film):
 def _disk(dst, n_bytes):
     "Warn where a film needs more disk than is free, and answer the words for how much; it is an estimate, so nothing is refused."
     folder = next(p for p in dst.absolute().parents if p.exists())
-    needed,free = [f'{v / 2**30:.1f} GiB' if v > 2**29 else f'{v / 2**20:.0f} MiB' for v in (n_bytes, shutil.disk_usage(folder).free)]
-    if n_bytes > shutil.disk_usage(folder).free: warnings.warn(f"{dst} may need {needed} of disk, and {free} are free: a higher --crf needs less.")
+    left = shutil.disk_usage(folder).free
+    needed,free = [f'{v / 2**30:.1f} GiB' if v > 2**29 else f'{v / 2**20:.0f} MiB' for v in (n_bytes, left)]
+    if n_bytes > left: warnings.warn(f"{dst} may need {needed} of disk, and {free} are free: a higher --crf needs less.")
     return f', about {needed} of disk'
 
 def colorize_video(

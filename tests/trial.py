@@ -17,13 +17,12 @@ os.environ['OMP_NUM_THREADS'] = '1'
 import numpy as np
 import torch
 
-from deoldify_lite.color import as_photo, denormalize
 from deoldify_lite.core import seed_all
 from deoldify_lite.data import photo_dls
 from deoldify_lite.generator import generators
 from deoldify_lite.loss import make_loss
-from deoldify_lite.metrics import Tally
 from deoldify_lite.photos import scan
+from deoldify_lite.training import OnScale
 
 FACTORS = 0, 1, 1.15, 1.3, 1.45, 1.6, 1.8, 2.
 SHARES = .6, .75, .9
@@ -59,12 +58,12 @@ def rate(t):
 
 def frontier(net, loader):
     "What is measured at each factor on the chroma, and PSNR at shares of the real colourfulness."
-    tallies = {f: Tally() for f in FACTORS}
+    tallies = {f: OnScale(f) for f in FACTORS}
     net.eval()
     with torch.no_grad():
         for x, y in loader:
             answer = net(x)
-            for f, tally in tallies.items(): tally.add(as_photo(answer, f), denormalize(y))
+            for tally in tallies.values(): tally.add(answer, y)
     net.train()
     found = {f: t.result() for f, t in tallies.items()}
     colour, psnr = zip(*sorted((r['colour_ratio'], r['psnr']) for r in found.values()))
