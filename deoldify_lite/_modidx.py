@@ -249,6 +249,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'deoldify_lite/data.py'),
                                     'deoldify_lite.data.SideBySide.__init__': ('data.html#sidebyside.__init__', 'deoldify_lite/data.py'),
                                     'deoldify_lite.data.SideBySide.__len__': ('data.html#sidebyside.__len__', 'deoldify_lite/data.py'),
+                                    'deoldify_lite.data._kinds_shown': ('data.html#_kinds_shown', 'deoldify_lite/data.py'),
                                     'deoldify_lite.data._loaders': ('data.html#_loaders', 'deoldify_lite/data.py'),
                                     'deoldify_lite.data._make_cache': ('data.html#_make_cache', 'deoldify_lite/data.py'),
                                     'deoldify_lite.data._stretch': ('data.html#_stretch', 'deoldify_lite/data.py'),

@@ -114,7 +114,7 @@ def _short(folder): return '/'.join(Path(folder).resolve().parts[-2:]) # 'scenes
 def _label(folder): return _short(folder).replace('/', '-')
 
 def _heading(data, tests, out):
-    return ['# Comparison', '', f'`make compare DATA={_short(data)} TEST="{" ".join(map(_short, tests))}" OUT={out}`: each generator is shown '
+    return ['# Comparison', '', f'`make compare DATA={_short(data)} TEST="{" ".join(map(_short, tests))}" OUT={Path(out).name}`: each generator is shown '
             f'{SEEN:,} photos at 64 px; what a system asks for beside that is in the table of costs. '
             'Formulas and photos are told in the files of [comparison](comparison), one a row.', '']
 

@@ -281,12 +281,13 @@ def unet_generator(
     backbone:str='resnet34', # Name in `backbones`
     target:str='rgb', # Name in `targets`
     whole:bool=False, # Predict luma too: for drawings
+    half:bool=False, # Answer at half the size; not where luma is predicted, which is as sharp as the photo
     state:dict|None=None, # Weights of the encoder's stages
-    **kwargs, # Passed to `DynamicUnet`: decoder, width, norm, half
+    **kwargs, # Passed to `DynamicUnet`: decoder, width, norm
 )->Generator:
     "DeOldify's generator: a dynamic U-Net on a ResNet."
     t = make_target(target, whole)
-    return Generator(DynamicUnet(encoder(backbone, state), t.n_out, t.y_range, **kwargs), t)
+    return Generator(DynamicUnet(encoder(backbone, state), t.n_out, t.y_range, half=half and not whole, **kwargs), t)
 
 # %% ../nbs/04_generator.ipynb #da07e8ee
 def layer_groups(

@@ -66,8 +66,8 @@ class Training:
         files,recipe = self.photos.files('train'),self.recipe
         cache = self.run/'cache' if fit.epochs * fit.photos > len(files) else None
         views = dict(tfm=GreyToColour(recipe.input), augment=Augment(recipe.rotate, recipe.zoom, recipe.flip))
-        kinds = self.photos.kinds('train') if recipe.even else None
-        return photo_dls(files, self.valid(), fit.size, fit.bs, fit.photos, seed_of(recipe.seed, step), cache, self.device, kinds=kinds, **views | kwargs)
+        mix = dict(kinds=self.photos.kinds('train'), balance=recipe.balance) if recipe.balance else {}
+        return photo_dls(files, self.valid(), fit.size, fit.bs, fit.photos, seed_of(recipe.seed, step), cache, self.device, **mix | views | kwargs)
 
     def class_numbers(self): return self.photos.labels('train'),self.photos.labels('valid')[:self.recipe.valid_photos] # one a photo
 

@@ -83,7 +83,7 @@ def test_a_recipe_can_show_folders_alike(tmp_path, photos, monkeypatch):
         kind = tmp_path/'photos'/('few' if f.parent.name == '5' else 'many')
         kind.mkdir(parents=True, exist_ok=True)
         shutil.copy(f, kind/f'{f.parent.name}{f.name}')
-    monkeypatch.setitem(recipes, 'tiny', replace(recipes['tiny'], even=True))
+    monkeypatch.setitem(recipes, 'tiny', replace(recipes['tiny'], balance=1.))
     t = start(tmp_path, tmp_path/'photos')
     kinds = [f.parent.name for f in t.photos.files('train')]
     assert kinds.count('few') < 3 < kinds.count('many')
@@ -485,7 +485,7 @@ def test_without_folders_there_are_no_classes(photos, tmp_path, monkeypatch):
     assert t.recipe.encoder_source == 'random' and stages.export(t).exists() and not t.run.has('encoder.pth')
 
 
-@pytest.mark.parametrize('name', ('unet-l1', 'zhang', 'iizuka', 'pix2pix'))
+@pytest.mark.parametrize('name', ('scenes', 'unet-l1', 'zhang', 'iizuka', 'pix2pix'))
 def test_sketches_are_coloured_whole(name, photos, tmp_path, monkeypatch, float32):
     monkeypatch.setitem(recipes, name, shrunk(recipes[name]))
     t = start(tmp_path, photos, name, input='sketch')
