@@ -73,7 +73,7 @@ class Augment:
 def _warp(photo, size, augment, y, x, angle, zoom):
     "A square of `photo`, turned and resized; the four draws are in 0 … 1."
     full = photo.shape[0]
-    side = full * augment.zoom**-zoom
+    side = size if augment.zoom == 1 else full * augment.zoom**-zoom
     turn = math.radians((2 * angle - 1) * augment.rotate)
     pad = math.ceil(side / 2 * (abs(math.cos(turn)) + abs(math.sin(turn)) - 1)) + 2 # as far as turned corners reach
     cy,cx = [pad + side / 2 + d * (full - side) for d in (y, x)]
@@ -133,7 +133,7 @@ def _kinds_shown(kinds, balance, last):
 
 def _stretch(places, first, n, seed):
     "`n` places from the `first` on, of an endless row in which each comes once a round."
-    rounds = range(first // len(places), -(-(first + n) // len(places)))
+    rounds = range(first // len(places), -(-(first + max(n, 1)) // len(places)))
     row = np.concatenate([np.random.default_rng(seed_of(seed, r)).permutation(places) for r in rounds])
     return row[first - rounds.start * len(places):][:n]
 
@@ -283,7 +283,8 @@ def critic_dls(
     seed:int=0, # Seed of order and crops
     device='cpu', # Where batches go
     via:int=0, # Side of the generated photos: the real ones are brought to it first, or their sharpness would tell them
+    augment:Augment=Augment(), # How photos are varied, as in the GAN that the critic is for
 )->DataLoaders: # of (photos, labels): generated 0, real 1
     "Loaders of generated and real photos for the critic: every batch holds both, of the same scenes in the same crops."
     def _set(pairs, augment): return SideBySide(*[PhotoSet(list(files), size, augment, via=via) for files in zip(*pairs)])
-    return _loaders(_set(train, Augment()), _set(valid, None), FakeOrReal(), bs, n, seed, device)
+    return _loaders(_set(train, augment), _set(valid, None), FakeOrReal(), bs, n, seed, device)

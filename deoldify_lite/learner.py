@@ -174,6 +174,7 @@ class Resume(Callback):
         "Write the checkpoint."
         self.saved_at = time.monotonic()
         if rank(): return
+        if not all(v.isfinite().all() for v in self.model.state_dict().values() if v.is_floating_point()): raise _stopped('The weights are not finite', self)
         s = dict(model=self.model.state_dict(), opt=_plain(self.opt.state_dict()), epoch=self.epoch, batch=self.batch, pct=float(self.pct_train),
                  memory={name: dict(cb.memory) for name,cb in self._memories().items()})
         with atomic(self.path) as part: torch.save(s, part)
@@ -184,15 +185,17 @@ def _plain(opt):
     return opt | dict(param_groups=[{k: plain(v) for k,v in g.items()} for g in opt['param_groups']])
 
 # %% ../nbs/08_learner.ipynb #fda3e157
+def _stopped(what, cb):
+    last = f"the last good checkpoint is {cb.path}" if cb.path.exists() else "there is no checkpoint yet"
+    return UserError(f"{what} in epoch {cb.epoch}, batch {cb.iter}; {last}. "
+                     "Start a new RUN; if it happens again, lower `lr` in the recipe (nbs/10_recipe.ipynb).")
+
 class StopOnBadLoss(Callback):
     "Raise `UserError` before a loss that is NaN or infinite reaches the weights."
     order = 15 # behind `Precision` (10), which has to leave bf16 first
     def __init__(self, path:Path): self.path = path # Checkpoint to name
     def after_loss(self):
-        if self.training and not torch.isfinite(self.loss).all():
-            last = f"the last good checkpoint is {self.path}" if self.path.exists() else "there is no checkpoint yet"
-            raise UserError(f"The loss became {self.loss.item()} in epoch {self.epoch}, batch {self.iter}; {last}. "
-                            "Start a new RUN; if it happens again, lower `lr` in the recipe (nbs/10_recipe.ipynb).")
+        if self.training and not torch.isfinite(self.loss).all(): raise _stopped(f'The loss became {self.loss.item()}', self)
 
 # %% ../nbs/08_learner.ipynb #e9bbca49
 class Log(Callback):
@@ -334,8 +337,8 @@ class Average(Callback):
     def after_batch(self):
         if self.model.turn == 'critic': return
         for k,v in self.model.generator.state_dict().items():
-            if v.is_floating_point(): self.memory[k].lerp_(v, 1 / self.steps)
-            else: self.memory[k].copy_(v)
+            if v.is_floating_point() and not k.endswith(('._u', '._v')): self.memory[k].lerp_(v, 1 / self.steps)
+            else: self.memory[k].copy_(v)                        # spectral norm's directions have length 1, which a mean has not
 
 def gan_learner(
     dls, # Loaders of (grey, colour)

@@ -91,6 +91,10 @@ def _plan(fit, n):
     epochs = max(-(-seen // max(n, BATCHES * fit.bs)), MEASURES)
     return replace(fit, epochs=epochs, photos=max(round(seen / epochs / fit.bs), 1) * fit.bs)
 
+def _from_scratch(fit):
+    "The same where there is no knowledge to keep: one rate for all layers, none frozen, and the plain warm-up."
+    return replace(fit, lr=fit.lr_scratch, spread=1., frozen=False, pct_start=Fit.pct_start if fit.frozen else fit.pct_start)
+
 def resolve(
     recipe:Recipe, # As registered
     n:int, # Photos to learn from
@@ -98,7 +102,7 @@ def resolve(
     critic:bool, # And the critic's backbone?
 )->Recipe: # The plan: what is saved as `recipe.json`
     "The exact numbers for `n` photos and these starts."
-    plan = lambda fits, n, knows: tuple(_plan(f if knows else replace(f, lr=f.lr_scratch, spread=1., frozen=False), n) for f in fits)
+    plan = lambda fits, n, knows: tuple(_plan(f if knows else _from_scratch(f), n) for f in fits)
     return replace(recipe, pretrain=plan(recipe.pretrain, n, pretrained), critic_fits=plan(recipe.critic_fits, min(n, recipe.critic_photos), critic),
                    gan=recipe.gan and _plan(recipe.gan, n), pretext=recipe.pretext and _plan(recipe.pretext, n))
 
@@ -108,22 +112,28 @@ def change(
     epochs:int|None=None, # Rounds over the photos in each fit of stage 1, in place of the recipe's
     n:int=0, # Photos to learn from, with `epochs`
 )->Recipe: # The changed recipe
-    "Apply SIZES and EPOCHS. Raises `UserError` for sizes that do not grow or that no network can take."
-    fits = recipe.pretrain
+    "Apply SIZES, which critic and GAN do not exceed, and EPOCHS. Raises `UserError` for sizes that do not grow or that no network can take."
+    fits,critic_fits,gan = recipe.pretrain,recipe.critic_fits,recipe.gan
     if (sizes or epochs is not None) and not fits: raise UserError(f"Recipe '{recipe.name}' has no stage 1: leave SIZES and EPOCHS out.")
     if sizes:
         if any(b <= a for a,b in zip(sizes, sizes[1:])): raise UserError(f"SIZES must grow from one to the next, not {' '.join(map(str, sizes))}.")
         if min(sizes) < 32: raise UserError(f"SIZES start at 32 pixels; {min(sizes)} is too small for the network.")
-        fits = tuple(_at(fits, s) for s in sizes)
+        frozen,free = [f for f in fits if f.frozen],[f for f in fits if not f.frozen]
+        fits = tuple(_at(f, sizes[0]) for f in frozen) + tuple(_at(f, s) for s in sizes for f in _nearest(free, s))
+        critic_fits,gan = tuple(_at(f, min(f.size, sizes[-1])) for f in critic_fits),gan and _at(gan, min(gan.size, sizes[-1]))
     if epochs is not None:
         if not 1 <= epochs <= MAX_ROUNDS: raise UserError(f"EPOCHS must be 1 or more, and {MAX_ROUNDS} or less, not {epochs}.")
         fits = tuple(replace(f, seen=epochs * n) for f in fits)
-    return replace(recipe, pretrain=fits)
+    return replace(recipe, pretrain=fits, critic_fits=critic_fits, gan=gan)
 
-def _at(fits, size):
-    "The fit whose size is nearest, at `size`, with a batch that needs no more memory."
-    near = min(fits, key=lambda f: (abs(f.size - size), f.frozen))
-    return replace(near, size=size, bs=max(2, min(near.bs, int(near.bs * near.size**2 / size**2))))
+def _nearest(fits, size):
+    "The fits of the size that is nearest."
+    near = min((f.size for f in fits), key=lambda s: abs(s - size))
+    return [f for f in fits if f.size == near]
+
+def _at(fit, size):
+    "The fit at `size`, with a batch that needs no more memory."
+    return replace(fit, size=size, bs=max(2, min(fit.bs, int(fit.bs * fit.size**2 / size**2))))
 
 # %% ../nbs/10_recipe.ipynb #118ca9dd
 def to_json(

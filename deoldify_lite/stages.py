@@ -40,19 +40,17 @@ def pretrain_encoder(
         seed_all(t.recipe.seed, 'classifier')
         learn = class_learner(dls, critics['resnet'](backbone(t.recipe), n_out=len(t.photos.classes())).to(t.device))
         fit_step(t, learn, 'encoder', fit, fit.lr, partial(Accuracy, accuracy))
+        drop_cache(t)                                            # of labelled photos only: stage 1 must not find it, not even after a crash
         save_weights(t, learn.model.encoder, 'encoder.pth', 'encoder')
-        drop_cache(t)
     return load_state(t.run/'encoder.pth')
 
 def first_state(
     t:Training, # What to train, where
 )->dict|None: # State dict for `encoder`
     "What the encoder starts with."
-    source,inside = t.recipe.encoder_source,'network.encoder.'
+    source = t.recipe.encoder_source
     if source == 'random': return None
-    if source == 'classes': return pretrain_encoder(t)
-    if source == 'start': return {k.removeprefix(inside): v for k,v in load_state(t.run/'start.pth').items() if k.startswith(inside)}
-    return _as_begun(t, backbone(t.recipe))
+    return pretrain_encoder(t) if source == 'classes' else _as_begun(t, backbone(t.recipe))
 
 def _as_begun(t, arch):
     "Weights of an encoder from where the run had them. Raises `UserError` when they are not to be had any more."
@@ -151,7 +149,7 @@ def pretrain_critic(
         if not t.run.has(f'{step}.pth'):
             state = critic_start(t) if before is None else None
             dls = critic_dls(pairs['train'], pairs['valid'], fit.size, fit.bs, fit.photos, seed_of(t.recipe.seed, step), t.device,
-                             stored_side(t.recipe.gan.size))
+                             stored_side(t.recipe.gan.size), t.augment)
             learn = critic_learner(dls, t.critic(before, state))
             fit_step(t, learn, step, fit, spread_lrs(fit.lr, fit.spread, len(learn.splitter(learn.model))), Accuracy)
             save_weights(t, learn.model, f'{step}.pth', step)

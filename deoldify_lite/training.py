@@ -8,7 +8,7 @@ __all__ = ['PRIOR_PHOTOS', 'Training', 'backbone', 'critic_backbone', 'critic_kn
 
 # %% ../nbs/11e_training.ipynb #9f4e9750
 import shutil, warnings, zlib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from inspect import signature
 from pathlib import Path
@@ -35,7 +35,10 @@ class Training:
     device:str='cpu' # Where networks are
 
     @property
-    def size(self): return (self.recipe.pretrain[-1] if self.recipe.pretrain else self.recipe.gan).size # of stage 1's last fit; the GAN's where there is no stage 1
+    def size(self): return (self.recipe.gan or self.recipe.pretrain[-1]).size # that the generator is trained at last, and looks at photos at
+
+    @property
+    def augment(self): return Augment(self.recipe.rotate, self.recipe.zoom, self.recipe.flip)
 
     def valid(self): return self.photos.files('valid')[:self.recipe.valid_photos]
 
@@ -65,7 +68,7 @@ class Training:
         "Loaders of a fit's photos, which are decoded once and kept where there are more to show than there are photos."
         files,recipe = self.photos.files('train'),self.recipe
         cache = self.run/'cache' if fit.epochs * fit.photos > len(files) else None
-        views = dict(tfm=GreyToColour(recipe.input), augment=Augment(recipe.rotate, recipe.zoom, recipe.flip))
+        views = dict(tfm=GreyToColour(recipe.input), augment=self.augment)
         mix = dict(kinds=self.photos.kinds('train'), balance=recipe.balance) if recipe.balance else {}
         return photo_dls(files, self.valid(), fit.size, fit.bs, fit.photos, seed_of(recipe.seed, step), cache, self.device, **mix | views | kwargs)
 
@@ -151,7 +154,7 @@ def _plan(asked, photos, old=None):
     "The resolved recipe for these photos, with the sources of pretrained weights that can be had now (or that `old` used)."
     n = len(photos.files('train'))
     recipe = asked.of(n)
-    if recipe.start: recipe = _as_before(recipe, asked.start or old.start, old) if old else _started(recipe, asked)
+    if recipe.start: recipe = _as_before(recipe, asked, old) if old else _started(recipe, asked)
     if getattr(losses[recipe.loss], 'labels', False):
         recipe = replace(recipe, generator_args=recipe.generator_args | dict(n_classes=max(1, len(photos.classes()))))
     if old: source,features = old.encoder_source,old.features
@@ -178,9 +181,10 @@ def _started(recipe, asked):
                    chroma=1. if recipe.gan else header['chroma'],          # a GAN finds the colours itself
                    seed=seed_of(recipe.seed, zlib.crc32(file.read_bytes())))
 
-def _as_before(recipe, start, old):
+def _as_before(recipe, asked, old):
     "The same, as it was when the run began."
-    return replace(recipe, start=start, generator=old.generator, generator_args=old.generator_args, chroma=old.chroma, seed=old.seed)
+    return replace(recipe, start=asked.start or old.start, input=asked.input or old.input,
+                   generator=old.generator, generator_args=old.generator_args, chroma=old.chroma, seed=old.seed)
 
 def _start(run, data, asked):
     "Scan the photos and resolve the recipe, which must be in order before the photos are read."
@@ -196,7 +200,14 @@ def _start(run, data, asked):
     plan = _plan(asked, photos)
     if plan.start:                                               # a copy: the file may change while the run goes on
         with atomic(run/'start.pth') as part: torch.save(load_generator(start_file(plan.start))[0].state_dict(), part)
-    write_json(run/'recipe.json', to_json(plan))
+    write_json(run/'recipe.json', to_json(plan) | dict(asked=asdict(asked)))
+
+def _saved(run):
+    "What was asked for when a run began, and its plan."
+    saved = read_json(run/'recipe.json') or {}
+    asked = saved.pop('asked', {})
+    plan = from_json(saved)
+    return _Asked(**dict(recipe=plan.name) | asked),plan
 
 def open_training(
     run:Run, # Run folder, held open
@@ -214,14 +225,14 @@ def open_training(
     if not run.has('recipe.json') and rank() == 0:
         _start(run, data or '', _Asked(recipe or 'deoldify', sizes, epochs, start, input))
     together()
-    saved = from_json(read_json(run/'recipe.json') or {})
+    began,saved = _saved(run)
     photos = Manifest.load(run/'photos.csv')
     if data and find_data(data).resolve() != photos.root.resolve():
         raise UserError(f"{run.path} was started on the photos of {photos.root}, not {find_data(data)}: use those, or another RUN.")
     photos.check()
-    if recipe not in (None, saved.name) or any(o is not None for o in (sizes, epochs, start, input)): # what is not asked for stays
-        asked = to_json(_plan(_Asked(recipe or saved.name, sizes, epochs, start, input or saved.input), photos, saved))
-        if diff := differences(to_json(saved), asked):
+    options = {k: v for k,v in dict(recipe=recipe, sizes=sizes, epochs=epochs, start=start, input=input).items() if v is not None}
+    if options:                                                  # what is not asked for stays; a recipe may have other numbers now
+        if diff := differences(to_json(saved), to_json(_plan(replace(began, **options), photos, saved))):
             raise UserError(f"{run.path} was started with another recipe ({'; '.join(diff[:4])}{' …' if diff[4:] else ''}): "
                             "leave the options out to go on with it, or choose another RUN.")
     return Training(run, saved, photos, device)

@@ -22,13 +22,13 @@ import deoldify_lite.stages as stages
 from deoldify_lite.color import as_photo, normalize, rgb_to_ab
 from deoldify_lite.colorizer import Colorizer
 from deoldify_lite.core import Run, UserError, read_table, record, write_table
-from deoldify_lite.data import photo_loader
+from deoldify_lite.data import Augment, photo_loader
 from deoldify_lite.generator import encoder, generators
 from deoldify_lite.learner import Turns
 from deoldify_lite.metrics import pick
 from deoldify_lite.recipe import Fit, from_json, recipes
 from deoldify_lite.report import write_report
-from deoldify_lite.training import open_training
+from deoldify_lite.training import Training, open_training
 
 
 def start(folder, photos=None, recipe='tiny', **kwargs):
@@ -89,6 +89,19 @@ def test_a_recipe_can_show_folders_alike(tmp_path, photos, monkeypatch):
     assert kinds.count('few') < 3 < kinds.count('many')
     shown = [kinds[i] for i in t.loaders(t.recipe.pretrain[0], 'gen_048').train.get_idxs()]
     assert shown.count('few') == shown.count('many') == len(shown) // 2
+
+
+def test_the_critic_learns_on_photos_as_the_gan_will_show_them(finished, photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(recipes, 'tiny', replace(recipes['tiny'], rotate=10., zoom=1.2, flip=.3))
+    t, real, made = begun(finished, tmp_path, photos, 'critic.pth'), stages.critic_dls, []
+    monkeypatch.setattr(stages, 'critic_dls', lambda *args: made.append(real(*args)) or made[-1])
+    stages.pretrain_critic(t)
+    shown = [s.augment for s in (*made[0].train.dataset.sets, t.loaders(t.recipe.gan, 'gan').train.dataset)]
+    assert shown == [Augment(10., 1.2, .3)] * 3 and made[0].valid.dataset.sets[0].augment is None
+
+
+def test_a_generator_looks_at_photos_at_the_size_that_it_was_trained_at_last():
+    assert [Training(None, recipes[n], None).size for n in ('deoldify', 'deoldify-cpu', 'scenes', 'pix2pix')] == [192, 96, 64, 64]
 
 
 def test_history_has_every_epoch_of_every_stage(finished):
@@ -262,7 +275,7 @@ def says(words, f, *args, **kwargs):
     assert words in str(e.value) and '\n' not in str(e.value), str(e.value)
 
 
-def test_another_recipe_or_data_set_is_named(finished, photos, tmp_path):
+def test_another_recipe_or_data_set_is_named(finished, photos, tmp_path, monkeypatch):
     parent = finished.run.path.parent
     says('recipe (name: tiny -> demo', start, parent, photos, 'demo')
     says('pretrain: 2 fits -> 1 fits', start, parent, photos, 'tiny', sizes=[32])
@@ -271,6 +284,10 @@ def test_another_recipe_or_data_set_is_named(finished, photos, tmp_path):
     start(tmp_path, photos, sizes=[32])
     assert [f.size for f in start(tmp_path, photos).recipe.pretrain] == [32]            # the recipe's name alone changes nothing
     says('EPOCHS must be 1 or more', start, tmp_path, photos, epochs=0)
+    monkeypatch.setitem(recipes, 'tiny', replace(recipes['tiny'], wd=.5))
+    says('wd: 0.001 -> 0.5', start, parent, photos)                                     # edited since, under the same name
+    assert start(parent, None, None).recipe == finished.recipe                          # not named: what was begun goes on
+    monkeypatch.undo()
     (tmp_path/'run'/'recipe.json').write_text('{')
     says('recipe.json is damaged', start, tmp_path, photos)
 
