@@ -16,6 +16,7 @@ os.environ['OMP_NUM_THREADS'] = '1'
 
 import numpy as np
 import torch
+from fastai.callback.schedule import combined_cos
 
 from deoldify_lite.core import seed_all
 from deoldify_lite.data import photo_dls
@@ -51,9 +52,7 @@ def parsed():
     return p.parse_args()
 
 
-def rate(t):
-    "One cycle of the learning rate: linear warm-up, cosine."
-    return max(t / .15, .04) if t < .15 else max(.5 * (1 + np.cos(np.pi * (t - .15) / .85)), 1e-3)
+rate = combined_cos(.3, 1 / 25, 1., 1e-5)    # one cycle, as the stages have it
 
 
 def frontier(net, loader):
@@ -72,8 +71,7 @@ def frontier(net, loader):
 
 def train(net, loss, loader, a):
     "Train for `a.seconds`; answers how many photos were shown."
-    groups = [dict(params=[p for p in net.parameters() if p.ndim > 1]), dict(params=[p for p in net.parameters() if p.ndim < 2], weight_decay=0.)]
-    opt, seen, began = torch.optim.AdamW(groups, a.lr, betas=(.9, .99)), 0, time.process_time()
+    opt, seen, began = torch.optim.AdamW(net.parameters(), a.lr, betas=(.9, .99), eps=1e-5, weight_decay=1e-3), 0, time.process_time()
     def batches():
         for epoch in count():
             loader.start(epoch)
