@@ -131,6 +131,56 @@ def test_mirrored_photos_with_all_their_tags(photo, tmp_path, suffix, orientatio
     assert np.abs(np.asarray(out.convert('L'), int) - upright).max() <= (8 if suffix == 'jpg' else 1)
 
 
+@pytest.mark.parametrize('bits', [8, 16])
+def test_a_tiff_takes_what_it_can_hold(photo, tmp_path, bits):
+    exif = Image.Exif()
+    exif.update({0x010F: 'Leica', 0x0132: 'August', 0x9C9B: b'M\0', 18246: 5, 33550: (.5, .25, 0.)})
+    exif.get_ifd(0x8769).update({0x9003: '1936:08:01 12:00:00', 0x829A: 1 / 50})
+    exif.get_ifd(0x8825).update({1: 'N', 2: (52., 31., 12.5)})
+    grey = np.asarray(photo.convert('L'))
+    Image.fromarray(grey if bits == 8 else grey.astype(np.uint16) * 257).save(tmp_path/'in.png', exif=exif)
+    Colorizer(None, 64, run=lambda x: x).colorize_file(tmp_path/'in.png', tmp_path/'out.tif')
+    tags = Image.open(tmp_path/'out.tif').getexif()
+    assert {t: tags[t] for t in exif if t not in (0x8769, 0x8825)} == {0x010F: 'Leica', 0x0132: 'August', 0x9C9B: b'M\0', 18246: 5, 33550: (.5, .25, 0.)}
+    assert tifffile.imread(tmp_path/'out.tif').dtype == (np.uint8 if bits == 8 else np.uint16)
+
+
+def test_pages_of_a_tiff_keep_what_is_theirs(photo, tmp_path):
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+    with tifffile.TiffWriter(tmp_path/'in.tif') as tif:
+        for i, profile in enumerate((icc, None)):
+            tif.write(np.asarray(photo), photometric='rgb', description=f'page {i}', metadata=None,
+                      resolution=(100 + i,) * 2, resolutionunit='INCH', iccprofile=profile)
+    Colorizer(None, 64, run=lambda x: x).colorize_file(tmp_path/'in.tif', tmp_path/'out.tif')
+    for i, page in enumerate(read_photo(tmp_path/'out.tif')):
+        exif = Image.Exif()
+        exif.load(page.exif)
+        assert (exif[0x010E], page.dpi, page.icc) == (f'page {i}', (100 + i,) * 2, None if i else icc)
+
+
+def raw_exif(*entries):
+    "EXIF of (tag, type, count, data), whether it makes sense or not."
+    body = b''.join(struct.pack('<HHI', tag, kind, count) + data.ljust(4, b'\0') for tag, kind, count, data in entries)
+    return b'Exif\0\0II*\0' + struct.pack('<IH', 8, len(entries)) + body + bytes(4)
+
+
+ODD = dict(resolution=(0x011A, 2, 4, b'300'), make=(0x010F, 12, 1, b''), orientation=(0x0112, 2, 2, b'6'), software=(0x0131, 11, 1, struct.pack('<f', 1.5)),
+           size=(0x0100, 2, 2, b'x'), camera=(0x8769, 2, 2, b'x'))
+
+
+@pytest.mark.parametrize('turned', [False, True])
+@pytest.mark.parametrize('odd', ODD)
+def test_an_odd_tag_is_left_out(photo, tmp_path, odd, turned):
+    if turned and odd == 'orientation': pytest.skip('one orientation a photo')
+    turn = [(0x0112, 3, 1, b'\6')] if turned else []
+    photo.save(tmp_path/'in.jpg', exif=raw_exif(ODD[odd], *turn, (0x013B, 2, 4, b'Ann')))
+    page, = read_photo(tmp_path/'in.jpg')
+    assert page.luma.shape == (photo.size if turned else photo.size[::-1])
+    for suffix in 'jpg', 'png', 'tif', 'webp':
+        Colorizer(None, 64, run=lambda x: x).colorize_file(tmp_path/'in.jpg', tmp_path/f'out.{suffix}')
+        assert Image.open(tmp_path/f'out.{suffix}').getexif()[0x013B] == 'Ann'
+
+
 def grey_profile(gamma):
     "A profile of grey numbers that are light to the power of 1 / gamma (ICC.1, sections 7 and 10)."
     curve = b'curv' + struct.pack('>4xIH2x', 1, round(gamma * 256))
