@@ -87,7 +87,7 @@ def plan_jobs(
 
 def _named(path, kind): return path.with_suffix(f'.{kind}{path.suffix}') if kind else path
 
-def _writable(path): return path if can_write(path) else path.with_suffix('.png')
+def _writable(path): return path if can_write(path) else path.with_name(f'{path.name}.png')
 
 def _part(shard):
     try: i,n = map(int, shard.split('/'))

@@ -3,7 +3,6 @@ import struct
 import subprocess
 import sys
 import zlib
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,7 +16,7 @@ from deoldify_lite.core import RELEASED, UserError
 from deoldify_lite.doctor import check_weights
 from deoldify_lite.export import export_onnx, save_generator
 from deoldify_lite.files import read_photo
-from deoldify_lite.folders import plan_jobs
+from deoldify_lite.folders import colorize_all, plan_jobs
 from deoldify_lite.generator import generators
 from deoldify_lite.photos import load_photo, sample_photos
 
@@ -64,7 +63,7 @@ def test_every_kind_of_pixel_keeps_size_alpha_and_luma(model, photo, tmp_path):
     assert out.returncode == 0, out.stderr
     for name in kinds(photo):
         src = Image.open(tmp_path/'in'/name)
-        path = (tmp_path/'out'/name).with_suffix('.png' if name.endswith(('gif', 'bmp')) else Path(name).suffix)
+        path = tmp_path/'out'/(f'{name}.png' if name.endswith(('gif', 'bmp')) else name)
         dst = Image.open(path)
         pixels = np.asarray(dst)
         assert dst.size == src.size and pixels.shape[2] == (4 if 'alpha' in name else 3), name
@@ -262,6 +261,18 @@ def test_the_same_command_again_skips_results_inside_of_the_input(model, photo, 
 
 def test_formats_that_would_lose_something_become_png(photo, tmp_path):
     for name in ('a.bmp', 'b.ppm', 'c.jp2', 'd.gif'): assert plan_jobs([photo_in(tmp_path, photo, name)], tmp_path/'out')[0].dst.suffix == '.png'
+
+
+def test_photos_that_differ_in_their_format_only_go_on_together(photo, tmp_path):
+    (tmp_path/'in').mkdir()
+    for name in ('a.bmp', 'a.png', 'a.gif'): photo_in(tmp_path/'in', photo, name)
+    jobs = plan_jobs([tmp_path/'in'], tmp_path/'out')
+    assert [j.dst.name for j in jobs] == ['a.bmp.png', 'a.gif.png', 'a.png']
+    assert [plan_jobs([tmp_path/'in'/j.src.name], tmp_path/'out') for j in jobs] == [[j] for j in jobs]   # a name follows from its photo alone
+    assert colorize_all(Colorizer(None, 64, run=lambda x: x), jobs, progress=False)[:2] == (3, [])
+    assert colorize_all(Colorizer(None, 64, run=lambda x: x), plan_jobs([tmp_path/'in'], tmp_path/'out'), progress=False)[0] == 0
+    photo_in(tmp_path/'in', photo, 'a.bmp.png')
+    with pytest.raises(UserError, match='would both become'): plan_jobs([tmp_path/'in'], tmp_path/'out')
 
 
 def photo_in(folder, photo, name):
