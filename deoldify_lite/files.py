@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'PAGE', 'SOFTWARE', 'ORIENTATION', 'PHOTOMETRIC', 'NESTED', 'TURNS', 'LAYOUT', 'PRIVATE', 'DEEP',
-           'RESULTS', 'EXIF_BYTES', 'WRITTEN', 'Page', 'read_page', 'read_photo', 'can_write', 'check_name',
+           'LARGEST', 'RESULTS', 'EXIF_BYTES', 'WRITTEN', 'Page', 'read_page', 'read_photo', 'can_write', 'check_name',
            'check_holds', 'write_photo', 'to8', 'to16', 'label']
 
 # %% ../nbs/12c_files.ipynb #47f0a9cd
@@ -151,6 +151,7 @@ def _pages(im, name, max_pixels):
 
 # %% ../nbs/12c_files.ipynb #8529d258
 DEEP = {'PNG', 'TIFF'} # formats with 16-bit colour
+LARGEST = dict(WEBP=16_383, JPEG=65_500) # pixels of a side that formats can hold, as their libraries have it
 # formats that keep what a photo holds, tags and profile too, and how they are written; others lose something without a word
 RESULTS = dict(PNG=dict(compress_level=3), TIFF={}, WEBP=dict(lossless=True, exact=True), JPEG=dict(quality=95, subsampling=0))
 
@@ -173,9 +174,12 @@ def check_name(
 def check_holds(
     path:str|Path, # File to make
     pages:list[Page], # What `read_photo` answered
+    beside:int=1, # How many of a page lie side by side
 ):
     "Raise `UserError` for a file name whose format cannot hold these pages."
     check_name(path)
+    most,side = LARGEST.get(_kind(path)),max(max(h, w * beside) for h,w in (p.luma.shape for p in pages))
+    if most and side > most: raise UserError(f"{path}: a {_kind(path)} has {most:,} pixels a side at most, and this would have {side:,}: choose .png.")
     if _kind(path) == 'JPEG' and any(p.alpha is not None for p in pages): raise UserError(f"{path}: a JPEG cannot hold transparency, choose .png.")
     if len(pages) > 1 and _kind(path) != 'TIFF': raise UserError(f"{path}: only a TIFF can hold {len(pages)} pages, choose .tif.")
 

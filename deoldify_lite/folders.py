@@ -130,10 +130,10 @@ def is_pale(
     "Is what the network says nearly grey?"
     return bool(np.mean([np.abs(c[:2]).mean() for c in chromas]) < PALE)
 
-def _read(job, max_pixels):
+def _read(job, style):
     "A photo's pages, which the result must be able to hold."
-    pages = read_photo(job.src, max_pixels)
-    check_holds(job.dst, pages)
+    pages = read_photo(job.src, style.max_pixels)
+    check_holds(job.dst, pages, 1 + style.compare)
     return pages
 
 def _told(job, e):
@@ -165,7 +165,7 @@ def colorize_all(
             while len(writing) > most:
                 job,future = writing.popleft()
                 if collect(job, future) is not None: bar.update()
-        for group in _groups(((j, readers.submit(_read, j, style.max_pixels)) for j in todo), BATCH):
+        for group in _groups(((j, readers.submit(_read, j, style)) for j in todo), BATCH):
             pages = {job: p for job,future in group if (p := collect(job, future))}
             if not pages: continue
             chromas = iter(colorizer.chromas([p.luma for ps in pages.values() for p in ps], style.render_factor)[0])

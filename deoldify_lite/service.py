@@ -78,7 +78,7 @@ class Service:
         "Colorize a photo. Raises `UserError` for what is none or too large."
         colorizer,pages = self.model(model),read_photo(io.BytesIO(upload), self.limits.pixels)
         suffix = suffix or ('.tif' if len(pages) > 1 else '.png')
-        check_holds(f'The result{suffix}', pages)                    # before the work
+        check_holds(f'The result{suffix}', pages, 1 + style.compare) # before the work
         chromas,side = colorizer.chromas([p.luma for p in pages], style.render_factor)
         with tempfile.TemporaryDirectory() as folder:
             dst = Path(folder)/f'colorized{suffix}'

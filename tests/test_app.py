@@ -104,11 +104,15 @@ def test_the_call_of_the_readme(address, photo, tmp_path):  # noqa: F811
     (422, 'Field required', dict(other=b'x'), {}),
     (413, 'At most 2 MB', dict(photo=bytes(3 << 20)), {}),
     (422, 'more than 1,000,000', 'bomb', {}),
+    (422, 'has 16,383 pixels a side at most, and this would have 17,000', 'wide', dict(format='webp')),
+    (422, 'this would have 66,000', 'wider', dict(format='jpg', compare=True)),
 ], ids=lambda v: v if isinstance(v, str) else '')
 def test_refusals_are_one_sentence(address, photo, tmp_path, code, says, files, data):  # noqa: F811
     url, _ = address
     bomb(tmp_path/'bomb.png')
-    files = {'photo': dict(photo=png(photo)), 'bomb': dict(photo=(tmp_path/'bomb.png').read_bytes())}.get(files, files) if isinstance(files, str) else files
+    if isinstance(files, str):
+        files = dict(photo=dict(photo=lambda: png(photo), bomb=(tmp_path/'bomb.png').read_bytes,
+                                wide=lambda: png(Image.new('L', (17_000, 2))), wider=lambda: png(Image.new('L', (33_000, 2))))[files]())
     answer = httpx.post(f'{url}/api/colorize', files=files, data=data)
     assert answer.status_code == code and says in answer.text and 'Traceback' not in answer.text, answer.text
     assert '/tmp' not in answer.text

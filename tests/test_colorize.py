@@ -16,7 +16,7 @@ from deoldify_lite.core import RELEASED, UserError
 from deoldify_lite.doctor import check_weights
 from deoldify_lite.export import export_onnx, save_generator
 from deoldify_lite.files import read_photo
-from deoldify_lite.folders import colorize_all, plan_jobs
+from deoldify_lite.folders import Style, colorize_all, plan_jobs
 from deoldify_lite.generator import generators
 from deoldify_lite.photos import load_photo, sample_photos
 
@@ -273,6 +273,14 @@ def test_photos_that_differ_in_their_format_only_go_on_together(photo, tmp_path)
     assert colorize_all(Colorizer(None, 64, run=lambda x: x), plan_jobs([tmp_path/'in'], tmp_path/'out'), progress=False)[0] == 0
     photo_in(tmp_path/'in', photo, 'a.bmp.png')
     with pytest.raises(UserError, match='would both become'): plan_jobs([tmp_path/'in'], tmp_path/'out')
+
+
+def test_sides_that_a_format_cannot_hold_are_told(tmp_path):
+    for name, width in {'a.webp': 9_000, 'b.jpg': 33_000, 'c.png': 33_000}.items(): Image.new('L', (width, 2)).save(tmp_path/name)
+    jobs = plan_jobs([tmp_path], tmp_path/'out')
+    done, failed, _ = colorize_all(Colorizer(None, 64, run=lambda x: x), jobs, Style(compare=True), progress=False)
+    assert done == 1 and ['this would have 18,000: choose .png' in failed[0], 'this would have 66,000: choose .png' in failed[1]] == [True, True]
+    assert colorize_all(Colorizer(None, 64, run=lambda x: x), jobs, progress=False)[:2] == (2, [])
 
 
 def photo_in(folder, photo, name):
