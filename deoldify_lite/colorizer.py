@@ -233,6 +233,7 @@ class Colorizer:
         rgb = to8(join(page.luma, chroma, saturation))
         im = Image.fromarray(rgb if page.alpha is None else np.dstack([rgb, page.alpha]))
         im.info['render_factor'] = side // 16
+        if page.icc: im.info['icc_profile'] = page.icc               # what its numbers mean
         return im
 
     def __call__(self, image:Image.Image, render_factor:int|None=None, saturation:float=1.)->Image.Image:

@@ -1,4 +1,5 @@
 """Colorizing files: nothing of a photo is lost, nothing is overwritten, and every runtime gives the same answer."""
+import io
 import struct
 import subprocess
 import sys
@@ -193,6 +194,16 @@ def grey_profile(gamma):
     head = struct.pack('>I4sI4s4s4s', at + len(body), b'lcms', 0x02400000, b'mntr', b'GRAY', b'XYZ ').ljust(36, b'\0') + b'acsp'
     head = head.ljust(68, b'\0') + struct.pack('>3i', *[round(v * 65536) for v in (.9642, 1, .8249)])
     return head.ljust(128, b'\0') + table + body
+
+
+def test_pictures_keep_their_profile(photo, tmp_path):
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+    photo.save(tmp_path/'in.jpg', icc_profile=icc)
+    photo.convert('L').save(tmp_path/'grey.jpg', icc_profile=grey_profile(1.8))
+    made = Colorizer(None, 64, run=lambda x: x).batch([Image.open(tmp_path/'in.jpg'), Image.open(tmp_path/'grey.jpg'), Image.new('RGB', (9, 9))])
+    for i, im in enumerate(made): im.save(tmp_path/f'{i}.png')
+    kept = [Image.open(tmp_path/f'{i}.png').info.get('icc_profile') for i in range(3)]
+    assert kept[0] == icc and ImageCms.ImageCmsProfile(io.BytesIO(kept[1])).profile.xcolor_space == 'RGB ' and kept[2] is None
 
 
 @pytest.mark.parametrize('mode', ['L', 'LA', 'I;16'])
