@@ -126,9 +126,10 @@ PALE = .01 # mean of |R - Y| and |B - Y|, of 1, below which a result is nearly g
 
 def is_pale(
     chromas:list[np.ndarray], # One a page; see `Colorizer.chromas`
+    saturation:float=1., # See `Style`
 )->bool:
-    "Is what the network says nearly grey?"
-    return bool(np.mean([np.abs(c[:2]).mean() for c in chromas]) < PALE)
+    "Is a result nearly grey, where grey is not what was asked for?"
+    return bool(saturation and saturation * np.mean([np.abs(c[:2]).mean() for c in chromas]) < PALE)
 
 def _read(job, style):
     "A photo's pages, which the result must be able to hold."
@@ -171,7 +172,7 @@ def colorize_all(
             chromas = iter(colorizer.chromas([p.luma for ps in pages.values() for p in ps], style.render_factor)[0])
             for job,ps in pages.items():
                 mine = list(islice(chromas, len(ps)))
-                if style.saturation and is_pale(mine): pale.append(job.dst)
+                if is_pale(mine, style.saturation): pale.append(job.dst)
                 writing.append((job, writers.submit(lambda *a: finish(*a) or True, job.dst, ps, mine, style, colorizer.software())))
             settle(BATCH)
         settle(0)

@@ -83,7 +83,7 @@ class Service:
         with tempfile.TemporaryDirectory() as folder:
             dst = Path(folder)/f'colorized{suffix}'
             finish(dst, pages, chromas, style, colorizer.software())
-            return Answer(dst.read_bytes(), suffix, side // 16, bool(style.saturation) and is_pale(chromas))
+            return Answer(dst.read_bytes(), suffix, side // 16, is_pale(chromas, style.saturation))
 
     def film(self,
         src:Path, # Film
