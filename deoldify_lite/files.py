@@ -134,6 +134,7 @@ def read_photo(
     except IsADirectoryError: raise UserError(f"{name} is a folder, not a photo.") from None
     except PermissionError: raise UserError(f"No permission to read {name}.") from None
     except Image.DecompressionBombError: raise _too_many(name, max_pixels) from None
+    except MemoryError: raise UserError(f"{name}: there is not enough memory for a photo of this size.") from None
     except Exception as e: raise UserError(f"{name} cannot be read as a photo ({type(e).__name__}): is it an image, and whole?") from None
 
 def _too_many(name, max_pixels, pages=1):

@@ -270,6 +270,21 @@ def test_the_same_command_again_skips_results_inside_of_the_input(model, photo, 
     assert again.returncode == 0 and '0 colorized on cpu, 2 were there' in again.stdout, again.stderr
 
 
+def test_more_saturation_is_less_grey(photo, tmp_path):
+    photo.save(tmp_path/'in.png')
+    jobs = plan_jobs([tmp_path/'in.png'], tmp_path/'out')
+    def tint(x): return x + np.array([.07, 0, 0], np.float32)[:, None, None]     # of normalised numbers: 0.008 in the mean
+    def pale(saturation): return colorize_all(Colorizer(None, 64, run=tint), jobs, Style(saturation=saturation), True, False)[2]
+    assert [len(pale(s)) for s in (0, .5, 1, 1.5)] == [0, 1, 1, 0]
+
+
+def test_a_photo_too_large_for_the_memory_is_told_so(photo, tmp_path, monkeypatch):
+    photo.save(tmp_path/'in.png')
+    def full(*args): raise MemoryError
+    monkeypatch.setattr('deoldify_lite.files.read_page', full)
+    with pytest.raises(UserError, match='in.png: there is not enough memory'): read_photo(tmp_path/'in.png')
+
+
 def test_formats_that_would_lose_something_become_png(photo, tmp_path):
     for name in ('a.bmp', 'b.ppm', 'c.jp2', 'd.gif'): assert plan_jobs([photo_in(tmp_path, photo, name)], tmp_path/'out')[0].dst.suffix == '.png'
 
@@ -421,6 +436,15 @@ def test_onnx_without_torch_gives_the_same_answer(model, photo, tmp_path, float3
     assert np.abs(np.asarray(Image.open(tmp_path/'onnx.png'), int) - torch_answer).max() <= 1
     (tmp_path/'page.onnx').write_text('<html>')
     fails('is no ONNX file', 'colorize', 'in.png', '-o', 'x.png', '--model', 'page.onnx', cwd=tmp_path)
+
+
+def test_an_onnx_file_runs_on_the_processor_where_that_is_asked_for(model, monkeypatch):
+    import onnxruntime
+    asked, real = [], onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: ['CPUExecutionProvider', 'AzureExecutionProvider'])
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', lambda path, providers: [asked.append(providers), real(path, providers=['CPUExecutionProvider'])][1])
+    for device in 'cpu', 'auto': Colorizer.load(model.with_suffix('.onnx'), device)
+    assert asked == [['CPUExecutionProvider'], ['CPUExecutionProvider', 'AzureExecutionProvider']]
 
 
 def test_inference_imports_neither_fastai_nor_torchvision(model, photo, tmp_path):
