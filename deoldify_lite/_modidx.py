@@ -709,7 +709,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'deoldify_lite.service.Service.model': ('service.html#service.model', 'deoldify_lite/service.py'),
                                        'deoldify_lite.service.Service.photo': ('service.html#service.photo', 'deoldify_lite/service.py'),
                                        'deoldify_lite.service.Service.place': ('service.html#service.place', 'deoldify_lite/service.py'),
-                                       'deoldify_lite.service._TooLong': ('service.html#_toolong', 'deoldify_lite/service.py'),
+                                       'deoldify_lite.service._Refused': ('service.html#_refused', 'deoldify_lite/service.py'),
                                        'deoldify_lite.service._one_at_a_time': ('service.html#_one_at_a_time', 'deoldify_lite/service.py'),
                                        'deoldify_lite.service._refusal': ('service.html#_refusal', 'deoldify_lite/service.py'),
                                        'deoldify_lite.service.api': ('service.html#api', 'deoldify_lite/service.py')},

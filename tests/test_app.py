@@ -1,4 +1,5 @@
 """Page and service as people meet them: a process of their own, real HTTP, a real browser where there is one."""
+import asyncio
 import io
 import json
 import os
@@ -23,6 +24,7 @@ from test_cli import fails
 from test_colorize import bomb, model, photo  # noqa: F401
 
 from deoldify_lite.colorizer import Colorizer
+from deoldify_lite.service import Limits, Service, api
 
 httpx = pytest.importorskip('httpx')
 CHROMIUM, DRIVER = shutil.which('chromium'), shutil.which('chromedriver')
@@ -123,6 +125,23 @@ def test_a_body_longer_than_it_says_it_is(address):
     head = b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a"\r\n\r\n'
     answer = httpx.post(f'{url}/api/colorize', content=(head + bytes(1 << 20) for _ in range(8)), headers={'Content-Type': 'multipart/form-data; boundary=x'})
     assert answer.status_code == 413
+
+
+@pytest.mark.parametrize('pause', [10, .05])
+def test_a_body_that_does_not_arrive_gives_its_place_back(monkeypatch, pause):
+    monkeypatch.setattr('deoldify_lite.service.PATIENCE', .3)
+    service = Service(dict(a=Colorizer(None, 64, run=lambda x: x)), Limits(queue=1))
+    said, messages = [], iter([dict(type='http.request', body=b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a"\r\n\r\n', more_body=True)])
+    async def receive():
+        if (first := next(messages, None)): return first
+        await asyncio.sleep(pause)                                   # for ever, or byte by byte
+        return dict(type='http.request', body=b'x', more_body=True)
+    async def send(message): said.append(message)
+    scope = dict(type='http', method='POST', path='/api/colorize', raw_path=b'/api/colorize', query_string=b'', root_path='', scheme='http', http_version='1.1',
+                 headers=[(b'content-type', b'multipart/form-data; boundary=x')], server=('a', 1), client=('b', 2))
+    asyncio.run(asyncio.wait_for(api(service)(scope, receive, send), 5))
+    assert said[0]['status'] == 408 and b'did not arrive within 0.3 s' in said[1]['body'] and len(said) == 2
+    with service.place(): pass
 
 
 def test_no_address_and_no_foreign_path(address):
