@@ -248,6 +248,18 @@ def test_several_photos_one_of_them_broken(browser, address, photo, tmp_path):  
     browser.save_screenshot(str(tmp_path/'several.png'))
 
 
+@pytest.mark.parametrize('subtitles, suffix', [(False, '.mp4'), (True, '.mkv')])
+def test_a_film_whose_subtitles_no_mp4_can_hold(tmp_path, subtitles, suffix):
+    pytest.importorskip('gradio')
+    from test_video import clip
+
+    from deoldify_lite.app import _colorize_film
+    (tmp_path/'files').mkdir()
+    film = clip(tmp_path/'old.mkv', 4, subtitles=subtitles)
+    made, _, said = _colorize_film(Service(dict(a=Colorizer(None, 64, run=lambda x: x)), Limits()), tmp_path/'files', film, '', 4, 1., False)
+    assert Path(made).name == f'old-colour{suffix}' and said.startswith('4 frames')
+
+
 def test_a_film_in_the_browser(browser, address, photo, tmp_path):  # noqa: F811
     import av
     with av.open(str(tmp_path/'old.mp4'), 'w') as out:
