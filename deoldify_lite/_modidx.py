@@ -27,6 +27,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'deoldify_lite.app.sweep': ('app.html#sweep', 'deoldify_lite/app.py')},
             'deoldify_lite.cli': { 'deoldify_lite.cli._end': ('cli.html#_end', 'deoldify_lite/cli.py'),
                                    'deoldify_lite.cli._finish': ('cli.html#_finish', 'deoldify_lite/cli.py'),
+                                   'deoldify_lite.cli._in_range': ('cli.html#_in_range', 'deoldify_lite/cli.py'),
                                    'deoldify_lite.cli._join': ('cli.html#_join', 'deoldify_lite/cli.py'),
                                    'deoldify_lite.cli._launch': ('cli.html#_launch', 'deoldify_lite/cli.py'),
                                    'deoldify_lite.cli._no_garbage': ('cli.html#_no_garbage', 'deoldify_lite/cli.py'),

@@ -389,6 +389,7 @@ def test_options(model, photo, tmp_path):
     fails("no device 'abacus'", 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--device', 'abacus', cwd=tmp_path)
     fails('1 of 1 photos failed', 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--max-pixels', 1000, cwd=tmp_path)
     fails('is an input', 'colorize', 'in.png', '-o', 'in.png', '--model', model, '--overwrite', cwd=tmp_path)
+    for wrong in 'nan', '-1', '3.1': fails('number from 0 to 3', 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--saturation', wrong, cwd=tmp_path)
     fails('name a folder', 'colorize', 'in.png', 'both.png', '-o', 'x.png', '--model', model, cwd=tmp_path)
     fails("not written as '.xyz'", 'colorize', 'in.png', '-o', 'x.xyz', '--model', model, cwd=tmp_path)
     assert not (tmp_path/'x.png').exists() and not (tmp_path/'x.xyz').exists()
