@@ -307,6 +307,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'deoldify_lite.files._exif': ('files.html#_exif', 'deoldify_lite/files.py'),
                                      'deoldify_lite.files._kind': ('files.html#_kind', 'deoldify_lite/files.py'),
                                      'deoldify_lite.files._luma': ('files.html#_luma', 'deoldify_lite/files.py'),
+                                     'deoldify_lite.files._packed': ('files.html#_packed', 'deoldify_lite/files.py'),
                                      'deoldify_lite.files._pages': ('files.html#_pages', 'deoldify_lite/files.py'),
                                      'deoldify_lite.files._png16': ('files.html#_png16', 'deoldify_lite/files.py'),
                                      'deoldify_lite.files._retone': ('files.html#_retone', 'deoldify_lite/files.py'),

@@ -74,6 +74,12 @@ def _exif(data):
     if data: tags.load(data)
     return tags
 
+def _packed(tags):
+    "Tags as bytes, their text as it was: Pillow reads it as Latin-1, and writes what is not ASCII as question marks."
+    for tag,value in tags.items():
+        if isinstance(value, str) and not value.isascii(): tags[tag] = value.encode('latin-1', 'replace')
+    return tags.tobytes()
+
 def _sound(exif, tags, within=None):
     "Tags that can be written again, with those within them: some programs leave tags of a type that is not theirs."
     for tag in tags:
@@ -89,7 +95,7 @@ def _tags(im):
     "EXIF tags, or a TIFF's own, that still hold."
     exif,own = Image.Exif(),im.getexif()
     exif.update((t, v) for t,v in _sound(own, own) if t not in LAYOUT | {ORIENTATION} and t < PRIVATE)
-    return exif.tobytes() if len(exif) else b''
+    return _packed(exif) if len(exif) else b''
 
 def _upright(im):
     "The picture as its orientation says. Pillow's `exif_transpose` writes all tags again, and fails with one that it cannot write."
@@ -219,9 +225,9 @@ def _with_software(exif, software, most=None):
     "Tags with ours; of more than `most` bytes, the long ones go."
     tags = _exif(exif)
     tags[SOFTWARE] = software
-    if most and len(tags.tobytes()) > most:
+    if most and len(_packed(tags)) > most:
         for tag in [t for t,v in tags.items() if isinstance(v, (str, bytes, tuple)) and len(v) > 1000]: del tags[tag]
-    return tags.tobytes()
+    return _packed(tags)
 
 def _save(part, page, rgb, software):
     kind = _kind(part)
@@ -246,7 +252,7 @@ def _png16(page, rgb, software):
 
 def _entry(tag, value):
     "A tag as tifffile takes it."
-    if isinstance(value, str): return tag,'s',0,value,True
+    if isinstance(value, str): return tag,'s',0,value.encode('latin-1'),True
     if isinstance(value, bytes): return tag,'B',len(value),value,True
     numbers = value if isinstance(value, tuple) else (value,)
     kind = 'H' if all(isinstance(n, int) and 0 <= n < 1 << 16 for n in numbers) else 'd'

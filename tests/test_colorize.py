@@ -145,6 +145,15 @@ def test_a_tiff_takes_what_it_can_hold(photo, tmp_path, bits):
     assert tifffile.imread(tmp_path/'out.tif').dtype == (np.uint8 if bits == 8 else np.uint16)
 
 
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'tif', 'webp'])
+def test_names_keep_their_umlauts(photo, tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x013B] = 'Müller'.encode()
+    photo.save(tmp_path/'in.jpg', exif=exif)
+    Colorizer(None, 64, run=lambda x: x).colorize_file(tmp_path/'in.jpg', tmp_path/f'out.{suffix}')
+    assert Image.open(tmp_path/f'out.{suffix}').getexif()[0x013B].encode('latin-1').decode() == 'Müller'
+
+
 def test_pages_of_a_tiff_keep_what_is_theirs(photo, tmp_path):
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
     with tifffile.TiffWriter(tmp_path/'in.tif') as tif:
