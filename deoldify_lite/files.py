@@ -219,7 +219,7 @@ def to16(
     return rgb if rgb.dtype == np.uint16 else rgb.astype(np.uint16) * 257
 
 EXIF_BYTES = 65_000 # what a JPEG can hold, less its headers
-WRITTEN = {282, 283, 296, SOFTWARE} # tags that tifffile writes itself: dots an inch, and ours
+WRITTEN = {282, 283, 296} # tags that tifffile writes itself: dots an inch
 
 def _with_software(exif, software, most=None):
     "Tags with ours; of more than `most` bytes, the long ones go."
@@ -263,11 +263,11 @@ def _tiff(part, pages, colours, software):
     import tifffile
     with tifffile.TiffWriter(part) as tif:
         for page,rgb in zip(pages, colours):
-            tags = [_entry(t, v) for t,v in _exif(page.exif).items() if t not in NESTED | WRITTEN]
+            tags = [_entry(t, v) for t,v in _exif(_with_software(page.exif, software)).items() if t not in NESTED | WRITTEN]
             more = dict(resolution=page.dpi, resolutionunit='INCH') if page.dpi else {}
             if page.alpha is not None:
                 rgb,more = np.dstack([rgb, to16(page.alpha) if rgb.dtype == np.uint16 else page.alpha]),more | dict(extrasamples=['unassalpha'])
-            tif.write(rgb, photometric='rgb', compression='zlib', iccprofile=page.icc, software=software, metadata=None, extratags=tags, **more)
+            tif.write(rgb, photometric='rgb', compression='zlib', iccprofile=page.icc, software=False, metadata=None, extratags=tags, **more)
 
 # %% ../nbs/12c_files.ipynb #251c8f18
 def label(

@@ -150,8 +150,9 @@ def test_names_keep_their_umlauts(photo, tmp_path, suffix):
     exif = Image.Exif()
     exif[0x013B] = 'Müller'.encode()
     photo.save(tmp_path/'in.jpg', exif=exif)
-    Colorizer(None, 64, run=lambda x: x).colorize_file(tmp_path/'in.jpg', tmp_path/f'out.{suffix}')
-    assert Image.open(tmp_path/f'out.{suffix}').getexif()[0x013B].encode('latin-1').decode() == 'Müller'
+    Colorizer(None, 64, name='Père', run=lambda x: x).colorize_file(tmp_path/'in.jpg', tmp_path/f'out.{suffix}')
+    tags = Image.open(tmp_path/f'out.{suffix}').getexif()
+    assert tags[0x013B].encode('latin-1').decode() == 'Müller' and tags[0x0131].endswith('by Père)')
 
 
 def test_pages_of_a_tiff_keep_what_is_theirs(photo, tmp_path):
