@@ -13,7 +13,7 @@ from PIL import Image
 from .core import UserError, optional
 from .files import read_photo, to8
 from .folders import Style
-from .service import Service, api
+from .service import Busy, Service, api
 
 # %% ../nbs/15b_app.ipynb #227807f6
 PAGES = {'/', '/config', '/theme.css', '/favicon.ico', '/manifest.json', '/robots.txt', '/openapi.json',
@@ -128,19 +128,25 @@ def _colorize_photos(service, folder, files, model, factor, saturation, label, p
     many = len(done) > 1
     return done,_before_after(*done[0]),gr.update(value=[(d, Path(s).name) for s,d in done] if many else None, visible=many),[d for _,d in done]
 
+def _film_made(service, src, folder, *options):
+    "A film with colours, and what `colorize_video` says of it: an .mp4, which browsers show, or an .mkv for what that cannot hold."
+    folder.mkdir()
+    try: return folder/'colour.mp4',service.film(src, folder/'colour.mp4', *options)
+    except Busy: raise
+    except UserError: return folder/'colour.mkv',service.film(src, folder/'colour.mkv', *options)
+
 def _colorize_film(service, folder, film, model, factor, saturation, label):
     "What the film's button does."
     import gradio as gr
     if not film: raise gr.Error('Drop a film first.', print_exception=False)
     with tempfile.TemporaryDirectory(dir=folder.parent) as apart:         # a film may take longer than files are kept
-        src,made_at = Path(apart)/Path(film).name,Path(apart)/'made'/'colour.mp4'
-        made_at.parent.mkdir()
+        src = Path(apart)/Path(film).name
         try:
             os.link(film, src)
-            with service.place(): made = service.film(src, made_at, model, int(factor), saturation, label)
+            with service.place(): made_at,made = _film_made(service, src, Path(apart)/'made', model, int(factor), saturation, label)
         except FileNotFoundError: raise gr.Error(f'{src.name} was here for {KEEP // 60} minutes and is gone: drop it again.', print_exception=False) from None
         except UserError as e: raise gr.Error(str(e).replace(f'{apart}/', ''), print_exception=False) from None
-        dst = _result(folder, film, '.mp4')
+        dst = _result(folder, film, made_at.suffix)
         made_at.replace(dst)
     return str(dst),str(dst),'{} frames. Flicker {:.2f}, steadied to {:.2f}.'.format(made['frames'], *made['flicker'])
 

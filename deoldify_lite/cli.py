@@ -28,6 +28,12 @@ _input = Annotated[Optional[str], typer.Option(help="What the generator is given
 _start = Annotated[Optional[str], typer.Option(help="Generator to start from, for recipes that do: a file, or a finished run; the recipe's own when not given.")]
 _device = Annotated[Optional[str], typer.Option(help="cuda, mps or cpu; the best there is when not given.")]
 
+def _in_range(saturation):
+    "The saturation, if it is one: bounds of typer let `nan` pass before its newest versions."
+    if not 0 <= saturation <= 3: raise UserError(f"--saturation is a number from 0 to 3, not {saturation:g}.")
+    return saturation
+
+_saturation = Annotated[float, typer.Option(help="0 is grey, 1 is what the network says, 3 the most.", callback=_in_range)]
 _model = Annotated[Optional[Path], typer.Option(help=".safetensors, .onnx, DeOldify's .pth, or a generator.pkl of your own; the released weights when not given.")]
 _gpus = Annotated[int, typer.Option(help="Processes to train with, one a GPU.", min=1)]
 
@@ -198,7 +204,7 @@ def colorize(
     out:Annotated[Path, typer.Option('-o', '--out', help="Folder for the results, or a file name for a single photo.")],
     model:_model=None, device:_device=None,
     render_factor:Annotated[Optional[int], typer.Option(help="The network sees a square of 16 times this; chosen when not given.", max=128)]=None,
-    saturation:Annotated[float, typer.Option(help="0 is grey, 1 is what the network says.", min=0, max=3)]=1.,
+    saturation:_saturation=1.,
     compare:Annotated[bool, typer.Option(help="Write before and after, side by side.")]=False,
     label:Annotated[bool, typer.Option(help="Write a small 'AI colorized' into the corner.")]=False,
     contact_sheet:Annotated[bool, typer.Option(help="Write each photo at five render factors, to choose from.")]=False,
@@ -230,7 +236,7 @@ def video(
     out:Annotated[Path, typer.Option('-o', '--out', help="File to make (.mp4, .mkv, .mov, .webm …), or a folder.")],
     model:_model=None, device:_device=None,
     render_factor:Annotated[Optional[int], typer.Option(help="The network sees a square of 16 times this; chosen when not given.", max=128)]=None,
-    saturation:Annotated[float, typer.Option(help="0 is grey, 1 is what the network says.", min=0, max=3)]=1.,
+    saturation:_saturation=1.,
     stabilize:Annotated[bool, typer.Option(help="Carry colours along the motion, against flicker.")]=True,
     codec:Annotated[str, typer.Option(help="Encoder, by FFmpeg's name; H.264 when not given, VP9 for .webm.")]='',
     crf:Annotated[int, typer.Option(help="Quality: 0 without loss, 18 looks like it, 28 small.", min=0, max=63)]=18,

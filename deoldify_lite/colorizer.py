@@ -83,11 +83,12 @@ def _on_torch(net, device):
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16): return net(x).float().cpu().numpy()
     return net,run
 
-def _on_onnx(path):
+def _on_onnx(path, device):
     "An ONNX file as its session, a function of arrays, and the notes in it."
     onnxruntime = optional('onnxruntime', 'ONNX files need onnxruntime', 'onnxruntime')
     if not Path(path).is_file(): raise UserError(f"There is no file {path}.")
-    try: session = onnxruntime.InferenceSession(str(path), providers=onnxruntime.get_available_providers())
+    providers = ['CPUExecutionProvider'] if device == 'cpu' else onnxruntime.get_available_providers()
+    try: session = onnxruntime.InferenceSession(str(path), providers=providers)
     except Exception as e: raise UserError(f"{path} is no ONNX file, or it is damaged ({type(e).__name__}).") from None
     notes = session.get_modelmeta().custom_metadata_map
     if 'size' not in notes: raise UserError(f"{path} is no generator of deoldify_lite: make one with deoldify-lite export --onnx --model FILE.")
@@ -155,7 +156,7 @@ class Colorizer:
         if path.suffix.lower() == '.onnx':
             if device not in ('auto', 'cpu'): raise UserError(f"{path} runs where onnxruntime does: leave --device out.")
             if temperature: raise UserError(f"The temperature of {path} was fixed when it was written: use the .safetensors.")
-            session,run,notes = _on_onnx(path)
+            session,run,notes = _on_onnx(path, device)
             return cls(session, int(notes['size']), 'cpu', name, run, notes.get('whole') == '1', mark)
         from deoldify_lite.generator import best_device, fold
         device,(generator,size) = best_device(device),_trained(path)
@@ -233,6 +234,7 @@ class Colorizer:
         rgb = to8(join(page.luma, chroma, saturation))
         im = Image.fromarray(rgb if page.alpha is None else np.dstack([rgb, page.alpha]))
         im.info['render_factor'] = side // 16
+        if page.icc: im.info['icc_profile'] = page.icc               # what its numbers mean
         return im
 
     def __call__(self, image:Image.Image, render_factor:int|None=None, saturation:float=1.)->Image.Image:

@@ -87,7 +87,7 @@ def plan_jobs(
 
 def _named(path, kind): return path.with_suffix(f'.{kind}{path.suffix}') if kind else path
 
-def _writable(path): return path if can_write(path) else path.with_suffix('.png')
+def _writable(path): return path if can_write(path) else path.with_name(f'{path.name}.png')
 
 def _part(shard):
     try: i,n = map(int, shard.split('/'))
@@ -126,14 +126,15 @@ PALE = .01 # mean of |R - Y| and |B - Y|, of 1, below which a result is nearly g
 
 def is_pale(
     chromas:list[np.ndarray], # One a page; see `Colorizer.chromas`
+    saturation:float=1., # See `Style`
 )->bool:
-    "Is what the network says nearly grey?"
-    return bool(np.mean([np.abs(c[:2]).mean() for c in chromas]) < PALE)
+    "Is a result nearly grey, where grey is not what was asked for?"
+    return bool(saturation and saturation * np.mean([np.abs(c[:2]).mean() for c in chromas]) < PALE)
 
-def _read(job, max_pixels):
+def _read(job, style):
     "A photo's pages, which the result must be able to hold."
-    pages = read_photo(job.src, max_pixels)
-    check_holds(job.dst, pages)
+    pages = read_photo(job.src, style.max_pixels)
+    check_holds(job.dst, pages, 1 + style.compare)
     return pages
 
 def _told(job, e):
@@ -165,13 +166,13 @@ def colorize_all(
             while len(writing) > most:
                 job,future = writing.popleft()
                 if collect(job, future) is not None: bar.update()
-        for group in _groups(((j, readers.submit(_read, j, style.max_pixels)) for j in todo), BATCH):
+        for group in _groups(((j, readers.submit(_read, j, style)) for j in todo), BATCH):
             pages = {job: p for job,future in group if (p := collect(job, future))}
             if not pages: continue
             chromas = iter(colorizer.chromas([p.luma for ps in pages.values() for p in ps], style.render_factor)[0])
             for job,ps in pages.items():
                 mine = list(islice(chromas, len(ps)))
-                if style.saturation and is_pale(mine): pale.append(job.dst)
+                if is_pale(mine, style.saturation): pale.append(job.dst)
                 writing.append((job, writers.submit(lambda *a: finish(*a) or True, job.dst, ps, mine, style, colorizer.software())))
             settle(BATCH)
         settle(0)

@@ -1,4 +1,5 @@
 """Page and service as people meet them: a process of their own, real HTTP, a real browser where there is one."""
+import asyncio
 import io
 import json
 import os
@@ -23,6 +24,7 @@ from test_cli import fails
 from test_colorize import bomb, model, photo  # noqa: F401
 
 from deoldify_lite.colorizer import Colorizer
+from deoldify_lite.service import Limits, Service, api
 
 httpx = pytest.importorskip('httpx')
 CHROMIUM, DRIVER = shutil.which('chromium'), shutil.which('chromedriver')
@@ -104,11 +106,15 @@ def test_the_call_of_the_readme(address, photo, tmp_path):  # noqa: F811
     (422, 'Field required', dict(other=b'x'), {}),
     (413, 'At most 2 MB', dict(photo=bytes(3 << 20)), {}),
     (422, 'more than 1,000,000', 'bomb', {}),
+    (422, 'has 16,383 pixels a side at most, and this would have 17,000', 'wide', dict(format='webp')),
+    (422, 'this would have 66,000', 'wider', dict(format='jpg', compare=True)),
 ], ids=lambda v: v if isinstance(v, str) else '')
 def test_refusals_are_one_sentence(address, photo, tmp_path, code, says, files, data):  # noqa: F811
     url, _ = address
     bomb(tmp_path/'bomb.png')
-    files = {'photo': dict(photo=png(photo)), 'bomb': dict(photo=(tmp_path/'bomb.png').read_bytes())}.get(files, files) if isinstance(files, str) else files
+    if isinstance(files, str):
+        files = dict(photo=dict(photo=lambda: png(photo), bomb=(tmp_path/'bomb.png').read_bytes,
+                                wide=lambda: png(Image.new('L', (17_000, 2))), wider=lambda: png(Image.new('L', (33_000, 2))))[files]())
     answer = httpx.post(f'{url}/api/colorize', files=files, data=data)
     assert answer.status_code == code and says in answer.text and 'Traceback' not in answer.text, answer.text
     assert '/tmp' not in answer.text
@@ -119,6 +125,23 @@ def test_a_body_longer_than_it_says_it_is(address):
     head = b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a"\r\n\r\n'
     answer = httpx.post(f'{url}/api/colorize', content=(head + bytes(1 << 20) for _ in range(8)), headers={'Content-Type': 'multipart/form-data; boundary=x'})
     assert answer.status_code == 413
+
+
+@pytest.mark.parametrize('pause', [10, .05])
+def test_a_body_that_does_not_arrive_gives_its_place_back(monkeypatch, pause):
+    monkeypatch.setattr('deoldify_lite.service.PATIENCE', .3)
+    service = Service(dict(a=Colorizer(None, 64, run=lambda x: x)), Limits(queue=1))
+    said, messages = [], iter([dict(type='http.request', body=b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a"\r\n\r\n', more_body=True)])
+    async def receive():
+        if (first := next(messages, None)): return first
+        await asyncio.sleep(pause)                                   # for ever, or byte by byte
+        return dict(type='http.request', body=b'x', more_body=True)
+    async def send(message): said.append(message)
+    scope = dict(type='http', method='POST', path='/api/colorize', raw_path=b'/api/colorize', query_string=b'', root_path='', scheme='http', http_version='1.1',
+                 headers=[(b'content-type', b'multipart/form-data; boundary=x')], server=('a', 1), client=('b', 2))
+    asyncio.run(asyncio.wait_for(api(service)(scope, receive, send), 5))
+    assert said[0]['status'] == 408 and b'did not arrive within 0.3 s' in said[1]['body'] and len(said) == 2
+    with service.place(): pass
 
 
 def test_no_address_and_no_foreign_path(address):
@@ -223,6 +246,18 @@ def test_several_photos_one_of_them_broken(browser, address, photo, tmp_path):  
     wait_for(browser, '#results', '2-colour')
     assert len(browser.find_elements('css selector', '#results a')) == 3
     browser.save_screenshot(str(tmp_path/'several.png'))
+
+
+@pytest.mark.parametrize('subtitles, suffix', [(False, '.mp4'), (True, '.mkv')])
+def test_a_film_whose_subtitles_no_mp4_can_hold(tmp_path, subtitles, suffix):
+    pytest.importorskip('gradio')
+    from test_video import clip
+
+    from deoldify_lite.app import _colorize_film
+    (tmp_path/'files').mkdir()
+    film = clip(tmp_path/'old.mkv', 4, subtitles=subtitles)
+    made, _, said = _colorize_film(Service(dict(a=Colorizer(None, 64, run=lambda x: x)), Limits()), tmp_path/'files', film, '', 4, 1., False)
+    assert Path(made).name == f'old-colour{suffix}' and said.startswith('4 frames')
 
 
 def test_a_film_in_the_browser(browser, address, photo, tmp_path):  # noqa: F811

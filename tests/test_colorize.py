@@ -1,9 +1,9 @@
 """Colorizing files: nothing of a photo is lost, nothing is overwritten, and every runtime gives the same answer."""
+import io
 import struct
 import subprocess
 import sys
 import zlib
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ from deoldify_lite.core import RELEASED, UserError
 from deoldify_lite.doctor import check_weights
 from deoldify_lite.export import export_onnx, save_generator
 from deoldify_lite.files import read_photo
-from deoldify_lite.folders import plan_jobs
+from deoldify_lite.folders import Style, colorize_all, plan_jobs
 from deoldify_lite.generator import generators
 from deoldify_lite.photos import load_photo, sample_photos
 
@@ -64,7 +64,7 @@ def test_every_kind_of_pixel_keeps_size_alpha_and_luma(model, photo, tmp_path):
     assert out.returncode == 0, out.stderr
     for name in kinds(photo):
         src = Image.open(tmp_path/'in'/name)
-        path = (tmp_path/'out'/name).with_suffix('.png' if name.endswith(('gif', 'bmp')) else Path(name).suffix)
+        path = tmp_path/'out'/(f'{name}.png' if name.endswith(('gif', 'bmp')) else name)
         dst = Image.open(path)
         pixels = np.asarray(dst)
         assert dst.size == src.size and pixels.shape[2] == (4 if 'alpha' in name else 3), name
@@ -131,6 +131,66 @@ def test_mirrored_photos_with_all_their_tags(photo, tmp_path, suffix, orientatio
     assert np.abs(np.asarray(out.convert('L'), int) - upright).max() <= (8 if suffix == 'jpg' else 1)
 
 
+@pytest.mark.parametrize('bits', [8, 16])
+def test_a_tiff_takes_what_it_can_hold(photo, tmp_path, bits):
+    exif = Image.Exif()
+    exif.update({0x010F: 'Leica', 0x0132: 'August', 0x9C9B: b'M\0', 18246: 5, 33550: (.5, .25, 0.)})
+    exif.get_ifd(0x8769).update({0x9003: '1936:08:01 12:00:00', 0x829A: 1 / 50})
+    exif.get_ifd(0x8825).update({1: 'N', 2: (52., 31., 12.5)})
+    grey = np.asarray(photo.convert('L'))
+    Image.fromarray(grey if bits == 8 else grey.astype(np.uint16) * 257).save(tmp_path/'in.png', exif=exif)
+    Colorizer(None, 64, run=lambda x: x).colorize_file(tmp_path/'in.png', tmp_path/'out.tif')
+    tags = Image.open(tmp_path/'out.tif').getexif()
+    assert {t: tags[t] for t in exif if t not in (0x8769, 0x8825)} == {0x010F: 'Leica', 0x0132: 'August', 0x9C9B: b'M\0', 18246: 5, 33550: (.5, .25, 0.)}
+    assert tifffile.imread(tmp_path/'out.tif').dtype == (np.uint8 if bits == 8 else np.uint16)
+
+
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'tif', 'webp'])
+def test_names_keep_their_umlauts(photo, tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x013B] = 'Müller'.encode()
+    photo.save(tmp_path/'in.jpg', exif=exif)
+    Colorizer(None, 64, name='Père', run=lambda x: x).colorize_file(tmp_path/'in.jpg', tmp_path/f'out.{suffix}')
+    tags = Image.open(tmp_path/f'out.{suffix}').getexif()
+    assert tags[0x013B].encode('latin-1').decode() == 'Müller' and tags[0x0131].endswith('by Père)')
+
+
+def test_pages_of_a_tiff_keep_what_is_theirs(photo, tmp_path):
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+    with tifffile.TiffWriter(tmp_path/'in.tif') as tif:
+        for i, profile in enumerate((icc, None)):
+            tif.write(np.asarray(photo), photometric='rgb', description=f'page {i}', metadata=None,
+                      resolution=(100 + i,) * 2, resolutionunit='INCH', iccprofile=profile)
+    Colorizer(None, 64, run=lambda x: x).colorize_file(tmp_path/'in.tif', tmp_path/'out.tif')
+    for i, page in enumerate(read_photo(tmp_path/'out.tif')):
+        exif = Image.Exif()
+        exif.load(page.exif)
+        assert (exif[0x010E], page.dpi, page.icc) == (f'page {i}', (100 + i,) * 2, None if i else icc)
+
+
+def raw_exif(*entries):
+    "EXIF of (tag, type, count, data), whether it makes sense or not."
+    body = b''.join(struct.pack('<HHI', tag, kind, count) + data.ljust(4, b'\0') for tag, kind, count, data in entries)
+    return b'Exif\0\0II*\0' + struct.pack('<IH', 8, len(entries)) + body + bytes(4)
+
+
+ODD = dict(resolution=(0x011A, 2, 4, b'300'), make=(0x010F, 12, 1, b''), orientation=(0x0112, 2, 2, b'6'), software=(0x0131, 11, 1, struct.pack('<f', 1.5)),
+           size=(0x0100, 2, 2, b'x'), camera=(0x8769, 2, 2, b'x'))
+
+
+@pytest.mark.parametrize('turned', [False, True])
+@pytest.mark.parametrize('odd', ODD)
+def test_an_odd_tag_is_left_out(photo, tmp_path, odd, turned):
+    if turned and odd == 'orientation': pytest.skip('one orientation a photo')
+    turn = [(0x0112, 3, 1, b'\6')] if turned else []
+    photo.save(tmp_path/'in.jpg', exif=raw_exif(ODD[odd], *turn, (0x013B, 2, 4, b'Ann')))
+    page, = read_photo(tmp_path/'in.jpg')
+    assert page.luma.shape == (photo.size if turned else photo.size[::-1])
+    for suffix in 'jpg', 'png', 'tif', 'webp':
+        Colorizer(None, 64, run=lambda x: x).colorize_file(tmp_path/'in.jpg', tmp_path/f'out.{suffix}')
+        assert Image.open(tmp_path/f'out.{suffix}').getexif()[0x013B] == 'Ann'
+
+
 def grey_profile(gamma):
     "A profile of grey numbers that are light to the power of 1 / gamma (ICC.1, sections 7 and 10)."
     curve = b'curv' + struct.pack('>4xIH2x', 1, round(gamma * 256))
@@ -144,6 +204,16 @@ def grey_profile(gamma):
     head = struct.pack('>I4sI4s4s4s', at + len(body), b'lcms', 0x02400000, b'mntr', b'GRAY', b'XYZ ').ljust(36, b'\0') + b'acsp'
     head = head.ljust(68, b'\0') + struct.pack('>3i', *[round(v * 65536) for v in (.9642, 1, .8249)])
     return head.ljust(128, b'\0') + table + body
+
+
+def test_pictures_keep_their_profile(photo, tmp_path):
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+    photo.save(tmp_path/'in.jpg', icc_profile=icc)
+    photo.convert('L').save(tmp_path/'grey.jpg', icc_profile=grey_profile(1.8))
+    made = Colorizer(None, 64, run=lambda x: x).batch([Image.open(tmp_path/'in.jpg'), Image.open(tmp_path/'grey.jpg'), Image.new('RGB', (9, 9))])
+    for i, im in enumerate(made): im.save(tmp_path/f'{i}.png')
+    kept = [Image.open(tmp_path/f'{i}.png').info.get('icc_profile') for i in range(3)]
+    assert kept[0] == icc and ImageCms.ImageCmsProfile(io.BytesIO(kept[1])).profile.xcolor_space == 'RGB ' and kept[2] is None
 
 
 @pytest.mark.parametrize('mode', ['L', 'LA', 'I;16'])
@@ -210,8 +280,43 @@ def test_the_same_command_again_skips_results_inside_of_the_input(model, photo, 
     assert again.returncode == 0 and '0 colorized on cpu, 2 were there' in again.stdout, again.stderr
 
 
+def test_more_saturation_is_less_grey(photo, tmp_path):
+    photo.save(tmp_path/'in.png')
+    jobs = plan_jobs([tmp_path/'in.png'], tmp_path/'out')
+    def tint(x): return x + np.array([.07, 0, 0], np.float32)[:, None, None]     # of normalised numbers: 0.008 in the mean
+    def pale(saturation): return colorize_all(Colorizer(None, 64, run=tint), jobs, Style(saturation=saturation), True, False)[2]
+    assert [len(pale(s)) for s in (0, .5, 1, 1.5)] == [0, 1, 1, 0]
+
+
+def test_a_photo_too_large_for_the_memory_is_told_so(photo, tmp_path, monkeypatch):
+    photo.save(tmp_path/'in.png')
+    def full(*args): raise MemoryError
+    monkeypatch.setattr('deoldify_lite.files.read_page', full)
+    with pytest.raises(UserError, match='in.png: there is not enough memory'): read_photo(tmp_path/'in.png')
+
+
 def test_formats_that_would_lose_something_become_png(photo, tmp_path):
     for name in ('a.bmp', 'b.ppm', 'c.jp2', 'd.gif'): assert plan_jobs([photo_in(tmp_path, photo, name)], tmp_path/'out')[0].dst.suffix == '.png'
+
+
+def test_photos_that_differ_in_their_format_only_go_on_together(photo, tmp_path):
+    (tmp_path/'in').mkdir()
+    for name in ('a.bmp', 'a.png', 'a.gif'): photo_in(tmp_path/'in', photo, name)
+    jobs = plan_jobs([tmp_path/'in'], tmp_path/'out')
+    assert [j.dst.name for j in jobs] == ['a.bmp.png', 'a.gif.png', 'a.png']
+    assert [plan_jobs([tmp_path/'in'/j.src.name], tmp_path/'out') for j in jobs] == [[j] for j in jobs]   # a name follows from its photo alone
+    assert colorize_all(Colorizer(None, 64, run=lambda x: x), jobs, progress=False)[:2] == (3, [])
+    assert colorize_all(Colorizer(None, 64, run=lambda x: x), plan_jobs([tmp_path/'in'], tmp_path/'out'), progress=False)[0] == 0
+    photo_in(tmp_path/'in', photo, 'a.bmp.png')
+    with pytest.raises(UserError, match='would both become'): plan_jobs([tmp_path/'in'], tmp_path/'out')
+
+
+def test_sides_that_a_format_cannot_hold_are_told(tmp_path):
+    for name, width in {'a.webp': 9_000, 'b.jpg': 33_000, 'c.png': 33_000}.items(): Image.new('L', (width, 2)).save(tmp_path/name)
+    jobs = plan_jobs([tmp_path], tmp_path/'out')
+    done, failed, _ = colorize_all(Colorizer(None, 64, run=lambda x: x), jobs, Style(compare=True), progress=False)
+    assert done == 1 and ['this would have 18,000: choose .png' in failed[0], 'this would have 66,000: choose .png' in failed[1]] == [True, True]
+    assert colorize_all(Colorizer(None, 64, run=lambda x: x), jobs, progress=False)[:2] == (2, [])
 
 
 def photo_in(folder, photo, name):
@@ -294,6 +399,7 @@ def test_options(model, photo, tmp_path):
     fails("no device 'abacus'", 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--device', 'abacus', cwd=tmp_path)
     fails('1 of 1 photos failed', 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--max-pixels', 1000, cwd=tmp_path)
     fails('is an input', 'colorize', 'in.png', '-o', 'in.png', '--model', model, '--overwrite', cwd=tmp_path)
+    for wrong in 'nan', '-1', '3.1': fails('number from 0 to 3', 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--saturation', wrong, cwd=tmp_path)
     fails('name a folder', 'colorize', 'in.png', 'both.png', '-o', 'x.png', '--model', model, cwd=tmp_path)
     fails("not written as '.xyz'", 'colorize', 'in.png', '-o', 'x.xyz', '--model', model, cwd=tmp_path)
     assert not (tmp_path/'x.png').exists() and not (tmp_path/'x.xyz').exists()
@@ -341,6 +447,15 @@ def test_onnx_without_torch_gives_the_same_answer(model, photo, tmp_path, float3
     assert np.abs(np.asarray(Image.open(tmp_path/'onnx.png'), int) - torch_answer).max() <= 1
     (tmp_path/'page.onnx').write_text('<html>')
     fails('is no ONNX file', 'colorize', 'in.png', '-o', 'x.png', '--model', 'page.onnx', cwd=tmp_path)
+
+
+def test_an_onnx_file_runs_on_the_processor_where_that_is_asked_for(model, monkeypatch):
+    import onnxruntime
+    asked, real = [], onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: ['CPUExecutionProvider', 'AzureExecutionProvider'])
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', lambda path, providers: [asked.append(providers), real(path, providers=['CPUExecutionProvider'])][1])
+    for device in 'cpu', 'auto': Colorizer.load(model.with_suffix('.onnx'), device)
+    assert asked == [['CPUExecutionProvider'], ['CPUExecutionProvider', 'AzureExecutionProvider']]
 
 
 def test_inference_imports_neither_fastai_nor_torchvision(model, photo, tmp_path):
