@@ -852,6 +852,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'deoldify_lite.video.Segments.state': ('video.html#segments.state', 'deoldify_lite/video.py'),
                                      'deoldify_lite.video._add': ('video.html#_add', 'deoldify_lite/video.py'),
                                      'deoldify_lite.video._chapters': ('video.html#_chapters', 'deoldify_lite/video.py'),
+                                     'deoldify_lite.video._check': ('video.html#_check', 'deoldify_lite/video.py'),
                                      'deoldify_lite.video._colorized': ('video.html#_colorized', 'deoldify_lite/video.py'),
                                      'deoldify_lite.video._container': ('video.html#_container', 'deoldify_lite/video.py'),
                                      'deoldify_lite.video._count': ('video.html#_count', 'deoldify_lite/video.py'),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from deoldify_lite.core import UserError
 from deoldify_lite.photos import sample_photos
 from deoldify_lite.frames import film_size
 from deoldify_lite.service import Busy, Limits, Service
+from deoldify_lite import video
 from deoldify_lite.video import Film, _trial, colorize_video
 
 av = pytest.importorskip('av')
@@ -414,6 +416,24 @@ def test_damage_is_left_out(tmp_path):
         colorize_video(colorizer(), damaged(src, tmp_path/'bad.mkv', range(20)), tmp_path/'out.mkv', progress=False)
 
 
+def test_a_result_that_reads_wrong_is_none(tmp_path, monkeypatch):
+    "What was made is read again before it takes its name and its segments are thrown away; they go on where they are renamed to."
+    src, add, short = clip(tmp_path/'in.mp4', 20), video._picture_packets, []
+    monkeypatch.setattr(video, '_picture_packets', lambda parts, times, stream: islice(add(parts, times, stream), len(times) - len(short)))
+    short.append('the last')
+    with pytest.raises(UserError, match='.mov files cannot hold'): colorize_video(Colorizer(None, 64, run=never), src, tmp_path/'o.mov', progress=False)
+    assert not list(tmp_path.glob('*o.mov*'))                                # refused before the work
+    def late(x): short[:] = ['the last']; return flickering(x)  # noqa: E702
+    short.clear()
+    with pytest.raises(UserError, match='.mov files cannot hold .* The work is kept: rename'):
+        colorize_video(Colorizer(None, 64, name='a', run=late), src, tmp_path/'o.mov', progress=False)
+    assert not (tmp_path/'o.mov').exists() and (tmp_path/'.o.mov.parts'/'00000.npz').exists()
+    (tmp_path/'.o.mov.parts').rename(tmp_path/'.o.mkv.parts')
+    short.clear()
+    assert colorize_video(Colorizer(None, 64, name='a', run=never), src, tmp_path/'o.mkv', progress=False)['frames'] == 20
+    assert [t for t, *_ in shown(tmp_path/'o.mkv')] == [t for t, *_ in shown(src)] and not list(tmp_path.glob('.*'))
+
+
 def test_names_chapters_and_flags_are_kept(tmp_path):
     chapters = [dict(id=i + 1, start=i * 500, end=i * 500 + 500, time_base=Fraction(1, 1000), metadata=dict(title=f'Part {i}')) for i in range(4)]
     src = again(clip(tmp_path/'in.mkv', 50, subtitles=True, codec='ffv1'), tmp_path/'said.mkv', video=dict(title='Camera'), audio=dict(language='fre', title='Son'),
@@ -451,6 +471,7 @@ def test_memory_is_flat(tmp_path):
 
 def test_mistakes(tmp_path):
     src = clip(tmp_path/'in.mp4', 10)
+    clip(tmp_path/'mute.mp4', 10, sound=False)
     clip(tmp_path/'words.mkv', 10, subtitles=True)
     (tmp_path/'page.mp4').write_text('<html>')
     (tmp_path/'cut.mp4').write_bytes(src.read_bytes()[:2000])
@@ -458,6 +479,7 @@ def test_mistakes(tmp_path):
     for name, dst, film, says in [('none.mp4', 'o.mp4', good, 'no file'), ('page.mp4', 'o.mp4', good, 'cannot be read as a film'),
                                   ('cut.mp4', 'o.mp4', good, 'film'), ('in.mp4', 'in.mp4', good, 'is the film itself'),
                                   ('in.mp4', 'o.doc', good, 'no way to write'), ('in.mp4', 'o.mp3', good, 'cannot hold'), ('in.mp4', 'o.swf', good, 'cannot hold'),
+                                  *[('mute.mp4', f'o.{s}', good, f'{s} files cannot hold these pictures .* choose .mp4 or .mkv') for s in ('mpg', 'vob')],
                                   ('in.mp4', 'o.mp4', Film(codec='nonsense'), "no encoder 'nonsense'"),
                                   ('in.mp4', 'o.mp4', Film(codec='aac'), "no encoder 'aac'"), ('in.mp4', 'o.mp4', Film(start=100), 'has no frames between'),
                                   ('in.mp4', 'o.WEBM', good, r'cannot hold stream 1 \(audio'), ('in.mp4', 'o.mov', ffv1, r'cannot hold stream 0 \(video, ffv1\)'),
