@@ -20,7 +20,7 @@ from .colorizer import BATCH, Colorizer, shrink
 from .core import UserError, atomic, keep_apart, read_json, write_json
 from .files import label
 from .folders import PALE
-from .frames import FULL, frames_of, full_range, load_av, look_of, luma_of, open_film, packets_of, paint, part_of
+from .frames import FULL, UNSHOWN, frames_of, full_range, load_av, look_of, luma_of, open_film, packets_of, paint, part_of
 from .recipe import differences
 from .steady import Steady
 
@@ -106,7 +106,7 @@ class Film:
     end:float|None=None # Seconds from the film's beginning; its end when not given
     label:bool=False # Write a small mark into the corner
 
-ROUNDED = Fraction(1, 100) # seconds: containers may round times to their ticks, but not by more
+ROUNDED = .001,.01 # seconds by which a container may round times, or its tick when that is between: MP4 rounds when it begins
 HEARD = ('audio', 'subtitle') # kinds of streams that go into the new film as they are
 NO_LESS = ('flv', 'nut') # cannot hold times below 0, which decoding before showing needs: there everything comes a little later
 AS_IS = dict(avoid_negative_ts='disabled') # FFmpeg, leave the times as they are
@@ -121,7 +121,7 @@ def _describe(context, look, stream):
     if ratio: context.sample_aspect_ratio = 1 / ratio if look.turns % 2 else ratio
     if hasattr(old, 'field_order') and not look.turns: context.field_order = old.field_order
 
-def _encoder(out, film, stream, frame, look):
+def _encoder(out, film, stream, frame, look, kind):
     av = load_av()
     codec = film.codec
     try:
@@ -132,6 +132,7 @@ def _encoder(out, film, stream, frame, look):
     _describe(new.codec_context, look, stream)
     new.codec_context.flags |= av.codec.context.Flags.global_header.value
     new.options = {'crf': str(film.crf)} | ({'b': '0'} if codec == 'libvpx-vp9' else {})
+    if kind in UNSHOWN: new.options |= {'bf': '0'}                      # decoded as they are shown
     fields = FIELDS.get(getattr(new.codec_context, 'field_order', 0))
     if fields and codec == 'libx264': new.options |= {'x264-params': f'{fields}=1'}
     return new
@@ -154,12 +155,12 @@ def _colorized(colorizer, frames, steady, film, side, strength):
             new.pts,new.time_base = frame.pts,frame.time_base
             yield new,look
 
-def _encode(part, painted, stream, film, tick=lambda: None):
+def _encode(part, painted, stream, film, kind, tick=lambda: None):
     "Encode painted frames into a file of their own; answers the time of the last one, and how many there were."
     av,new,pts,n = load_av(),None,None,0
     with av.open(str(part), 'w', format='nut', options=AS_IS) as out:
         for frame,look in painted:
-            new = new or _encoder(out, film, stream, frame, look)
+            new = new or _encoder(out, film, stream, frame, look, kind)
             try: packets = new.encode(frame)
             except (av.FFmpegError, ValueError) as e:
                 raise UserError(f"{film.codec} does not take these pictures ({frame.width} x {frame.height}, {frame.format.name}): "
@@ -227,7 +228,7 @@ def _check(made, times, dst):
             if next(frames_of(made, stream), None) is None: found = []       # there, but nothing can decode them
     except UserError: pass
     if len(found) == len(times) and None not in found:
-        found,times,tick = [float(t * base) for t in sorted(found)],sorted(times),float(min(base, ROUNDED))
+        found,times,tick = [float(t * base) for t in sorted(found)],sorted(times),np.clip(float(base), *ROUNDED)
         late = found[0] - times[0] if _container(dst) in NO_LESS else 0
         if all(abs(a - late - b) <= tick for a,b in zip(found, times)): return
     raise UserError(f"{dst.suffix} files cannot hold these pictures at their times: choose .mp4 or .mkv.")
@@ -241,7 +242,7 @@ def _join(src, parts, dst, film, look, damage, software, most=None):
             with av.open(str(part), 'w', format=kind, options={} if kind in NO_LESS else AS_IS) as out:
                 made = first.streams.video[0]
                 pictures = _add(out, made, dst)
-                pictures.time_base = made.time_base
+                pictures.time_base = 1 / Fraction(stream.average_rate or 25) if kind == 'avi' else made.time_base
                 _describe(pictures.codec_context, look, stream)
                 pictures.metadata.update({k: v for k,v in stream.metadata.items() if k in ('language', 'title')})
                 others = {s: _add(out, s, dst) for s in original.streams if s.type in HEARD and s.codec_context}
@@ -280,7 +281,7 @@ def _trial(src, stream, dst, film):
     look = look_of(first)
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder)/'grey.nut'
-        _,n = _encode(part, map(_grey, chain([first], islice(frames, TRIED - 1))), stream, film)
+        _,n = _encode(part, map(_grey, chain([first], islice(frames, TRIED - 1))), stream, film, _container(dst))
         _join(src, [part], Path(folder)/f'grey{dst.suffix}', replace(film, start=0., end=None), look, Counter(), '', most=64)
         return look,part.stat().st_size / n
 
@@ -304,7 +305,8 @@ def colorize_video(
     src,dst = Path(src),Path(dst)
     if colorizer.whole: raise UserError(f"{colorizer.name or 'The generator'} is for drawings, and makes light as well as colour: films need one for photos.")
     keep_apart(src, dst, 'film')
-    film = replace(film, codec=film.codec or ('libvpx-vp9' if _container(dst) == 'webm' else 'libx264'))
+    kind = _container(dst)
+    film = replace(film, codec=film.codec or ('libvpx-vp9' if kind == 'webm' else 'libx264'))
     colorizer.side(film.render_factor)
     container,stream = open_film(src)
     stat,damage = src.stat(),Counter()
@@ -323,7 +325,7 @@ def colorize_video(
             with tqdm(total=count, initial=n, desc=f'on {colorizer.device}' + disk, unit=' frames', disable=not progress) as bar:
                 while (first := next(frames, None)) is not None:
                     painted = _colorized(colorizer, chain([first], islice(frames, SEGMENT - 1)), steady, film, side, strength)
-                    segments.add(lambda part: _encode(part, painted, stream, film, bar.update), steady)
+                    segments.add(lambda part: _encode(part, painted, stream, film, kind, bar.update), steady)
             try: _join(src, segments.films(), dst, film, look, damage, colorizer.software())
             except UserError as e: raise UserError(f"{e} The work is kept: rename {segments.path} to .OUT.parts to go on with another OUT.") from None
             n = segments.last()[1]

@@ -223,6 +223,29 @@ def test_containers_without_times_below_0(tmp_path, suffix):
     assert 0 <= first < .2 and first - packets(out, 'audio')[0][1] == pytest.approx(float(next(shown(src))[0] - packets(src, 'audio')[0][1]), abs=.002)
 
 
+def times_of(path):
+    "Seconds at which a film's pictures are shown, as far as the file itself says; nothing that PyAV guesses."
+    with av.open(str(path)) as film:
+        film.flags &= ~av.container.Flags.gen_pts.value
+        return sorted(float((p.dts if p.pts is None else p.pts) * p.time_base) for p in film.demux(video=0) if p.size)
+
+
+@pytest.mark.parametrize('suffix', ['avi', 'wmv', 'ts', 'webm'])
+def test_other_containers_keep_frames_and_times(tmp_path, suffix):
+    for src in (clip(tmp_path/'in.mp4', 20, sound=False), clip(tmp_path/'in.avi', 20, sound=False), clip(tmp_path/'old.avi', 20, sound=False, codec='mpeg4')):
+        assert colorize_video(colorizer(), src, tmp_path/f'out.{suffix}', progress=False)['frames'] == 20
+        assert np.allclose(times_of(tmp_path/f'out.{suffix}'), np.arange(20) * .04, rtol=0, atol=.001)
+
+
+def test_frames_of_any_length_are_not_for_avi(tmp_path):
+    for early, network in ((0, never), (14, flickering)):                       # before the work; or where only the end is uneven, behind it
+        times = [40 * i + (i * i if i >= early else 0) for i in range(20)]
+        src = clip(tmp_path/'in.mkv', 20, times, base=Fraction(1, 1000), sound=False)
+        with pytest.raises(UserError, match='.avi files cannot hold'):
+            colorize_video(Colorizer(None, 64, run=network), src, tmp_path/'out.avi', progress=False)
+        assert not (tmp_path/'out.avi').exists() and (tmp_path/'.out.avi.parts').exists() == bool(early)
+
+
 def test_colours_are_steady_and_cuts_are_cuts(tmp_path):
     def colours(path): return np.array([f.to_ndarray(format='yuv444p')[1:].astype(int) for _, _, f in shown(path)])
     for noise in (0, 5):
