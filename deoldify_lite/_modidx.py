@@ -344,6 +344,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'deoldify_lite.frames._decoded': ('frames.html#_decoded', 'deoldify_lite/frames.py'),
                                       'deoldify_lite.frames._entered': ('frames.html#_entered', 'deoldify_lite/frames.py'),
                                       'deoldify_lite.frames._format': ('frames.html#_format', 'deoldify_lite/frames.py'),
+                                      'deoldify_lite.frames._going_on': ('frames.html#_going_on', 'deoldify_lite/frames.py'),
                                       'deoldify_lite.frames._late': ('frames.html#_late', 'deoldify_lite/frames.py'),
                                       'deoldify_lite.frames._plane': ('frames.html#_plane', 'deoldify_lite/frames.py'),
                                       'deoldify_lite.frames._step': ('frames.html#_step', 'deoldify_lite/frames.py'),

@@ -194,13 +194,18 @@ def _picture_packets(parts, times, stream):
                 n += 1
                 yield float(packet.dts * base),packet
 
-def _other_packets(film, streams, start, end):
+def _other_packets(film, streams, start, end, damage):
+    last = {}
     for packet in packets_of(film, list(streams), Counter()) if streams else ():
         if packet.dts is None: continue
         if packet.pts is None: packet.pts = packet.dts
         base = packet.time_base
         time = packet.dts * base
         if (start is not None and time < start and time + (packet.duration or 0) * base <= start) or (end is not None and time >= end): continue
+        if packet.stream.type == 'audio' and packet.dts <= last.get(packet.stream, packet.dts - 1):
+            damage['packets'] += 1                                       # at the same time as the one before: no container takes it
+            continue
+        last[packet.stream] = packet.dts
         packet.stream = streams[packet.stream]
         if start is not None: packet.pts,packet.dts = [v - round(start / base) for v in (packet.pts, packet.dts)]
         yield float(time - (start or 0)),packet
@@ -251,7 +256,7 @@ def _join(src, parts, dst, film, look, damage, software, most=None):
                 out.metadata.update(original.metadata)
                 out.metadata['comment'] = '; '.join(filter(None, [original.metadata.get('comment'), software])) # where it is from
                 if hasattr(out, 'set_chapters'): out.set_chapters(list(_chapters(original, start, end)))
-                rest = islice(_other_packets(original, others, start, end), most)
+                rest = islice(_other_packets(original, others, start, end, damage), most)
                 times = [t - round((start or 0) / made.time_base) for t in _times(parts)]
                 for _,packet in heapq.merge(_picture_packets(parts, times, pictures), rest, key=itemgetter(0)):
                     try: out.mux(packet)

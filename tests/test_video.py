@@ -230,6 +230,36 @@ def times_of(path):
         return sorted(float((p.dts if p.pts is None else p.pts) * p.time_base) for p in film.demux(video=0) if p.size)
 
 
+@pytest.mark.parametrize('name', ['a.ts', 'b.mpg'])
+def test_recordings_one_behind_the_other(tmp_path, name):
+    "`cat a.ts b.ts`: the clock begins anew, or is another; no frame is lost, and times go on."
+    src, both = clip(tmp_path/name, 50, **(dict(codec='mpeg2video', sound=False) if name == 'b.mpg' else {})), tmp_path/f'both-{name}'
+    later = again(src, tmp_path/f'later-{name}', 3700)
+    for parts in ((src, src), (src, later), (later, src)):
+        both.write_bytes(b''.join(p.read_bytes() for p in parts))
+        assert colorize_video(colorizer(), both, tmp_path/'out.mp4', Film(crf=0), progress=False)['frames'] == 100
+        before, after = list(shown(src)) * 2, list(shown(tmp_path/'out.mp4'))
+        assert all(np.array_equal(a[1], b[1]) for a, b in zip(before, after, strict=True))
+        steps = np.diff([float(t) for t, *_ in after])
+        assert np.allclose(np.delete(steps, 49), .04, atol=.001) and .03 < steps[49] < .15
+        assert film_size(both)[0] == pytest.approx(4, abs=.2)
+        sound = packets(tmp_path/'out.mp4', 'audio')
+        assert [d for d, _ in sound] == [d[7:] for d, _ in packets(src, 'audio')] * 2  # less the headers of transport streams
+        if sound: assert abs(float(sound[len(sound) // 2][1] - sound[0][1] - (after[50][0] - after[0][0]))) < .002       # still together
+    assert colorize_video(colorizer(), both, tmp_path/'out.mp4', Film(start=1.6, end=2.4, crf=0), progress=False)['frames'] in (18, 19, 20, 21)
+
+
+def test_sound_that_steps_back_in_time_is_left_out(tmp_path, monkeypatch):
+    src, real = clip(tmp_path/'in.mp4', 20), video.packets_of
+    def stepping(film, streams, damage):
+        for i, p in enumerate(real(film, streams, damage)):
+            if p.stream.type == 'audio' and i == 6: p.pts, p.dts = p.pts - 2048, p.dts - 2048
+            yield p
+    monkeypatch.setattr(video, 'packets_of', stepping)
+    with pytest.warns(UserWarning, match='is damaged; .*: 1'): colorize_video(colorizer(), src, tmp_path/'out.mp4', progress=False)
+    assert len(packets(tmp_path/'out.mp4', 'audio')) == len(packets(src, 'audio')) - 1
+
+
 @pytest.mark.parametrize('suffix', ['avi', 'wmv', 'ts', 'webm'])
 def test_other_containers_keep_frames_and_times(tmp_path, suffix):
     for src in (clip(tmp_path/'in.mp4', 20, sound=False), clip(tmp_path/'in.avi', 20, sound=False), clip(tmp_path/'old.avi', 20, sound=False, codec='mpeg4')):
