@@ -119,7 +119,7 @@ def open_film(
     "Open a film that is one file. Raises `UserError` for anything else."
     av = load_av()
     if not Path(src).is_file(): raise UserError(f"There is no file {src}.")
-    try: film = av.open(str(src), options=dict(format_whitelist=CONTAINERS, protocol_whitelist='file'))
+    try: film = av.open(str(Path(src).absolute()), options=dict(format_whitelist=CONTAINERS, protocol_whitelist='file'))
     except (av.FFmpegError, OSError) as e: raise UserError(f"{src} cannot be read as a film ({type(e).__name__}): is it one, and whole?") from None
     if film.format.name in UNSHOWN: film.flags &= ~av.container.Flags.gen_pts.value # no guesses, which are a frame late
     pictures = [s for s in film.streams.video if s.codec_context and not (s.disposition & av.stream.Disposition.attached_pic)]

@@ -307,7 +307,7 @@ def colorize_video(
     overwrite:bool=False, # Throw away what an interrupted command with other options has made
 )->dict: # 'frames', and 'flicker': of the network and of the result
     "Colorize a film; goes on where it was interrupted. Warns of damage. Raises `UserError` for what is no film, writing over it, and other options than before."
-    src,dst = Path(src),Path(dst)
+    src,dst = Path(src),Path(dst).absolute()                         # FFmpeg takes what is before a colon for a protocol
     if colorizer.whole: raise UserError(f"{colorizer.name or 'The generator'} is for drawings, and makes light as well as colour: films need one for photos.")
     keep_apart(src, dst, 'film')
     kind = _container(dst)

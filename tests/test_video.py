@@ -555,6 +555,15 @@ def test_the_disk_that_a_film_needs_is_told(tmp_path, monkeypatch):
     assert made.stat().st_size == pytest.approx(100 * each, rel=.3)
 
 
+@pytest.mark.skipif(os.name == 'nt', reason='no such names there')
+def test_names_with_a_colon(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clip('in.mp4', 4, sound=False)
+    os.rename('in.mp4', '2021-05-01T12:30.mp4')
+    assert colorize_video(colorizer(), '2021-05-01T12:30.mp4', 'a:b.mp4', progress=False)['frames'] == film_size('a:b.mp4')[0] * 25 + 1 == 4
+    assert sorted(os.listdir()) == ['2021-05-01T12:30.mp4', 'a:b.mp4']
+
+
 def test_a_film_that_is_there_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(Colorizer, 'load', lambda *args: colorizer())
     clip(tmp_path/'in.mp4', 4, sound=False)
