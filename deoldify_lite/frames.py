@@ -10,6 +10,7 @@ __all__ = ['FULL', 'KR_KB', 'BT601', 'CONTAINERS', 'CLOCKS', 'BACK', 'AHEAD', 'U
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from itertools import chain
 from pathlib import Path
 import numpy as np
@@ -29,6 +30,7 @@ CLOCKS = ('mpegts', 'mpeg') # recordings, whose times are those of the sender's 
 BACK,AHEAD = -.5,3600 # seconds by which the times of a recording may jump; another clock, where it is more
 UNSHOWN = ('avi', 'asf') # containers that say when a frame is decoded, not when it is shown
 
+@cache
 def load_av():
     "PyAV, which is optional. Raises `UserError` where it is missing."
     av = optional('av', *FILMS)
@@ -123,8 +125,9 @@ def open_film(
     except (av.FFmpegError, OSError) as e: raise UserError(f"{src} cannot be read as a film ({type(e).__name__}): is it one, and whole?") from None
     if film.format.name in UNSHOWN: film.flags &= ~av.container.Flags.gen_pts.value # no guesses, which are a frame late
     pictures = [s for s in film.streams.video if s.codec_context and not (s.disposition & av.stream.Disposition.attached_pic)]
-    if not pictures: film.close()
-    if not pictures: raise UserError(f"{src} has no pictures that move.")
+    if not pictures:
+        film.close()
+        raise UserError(f"{src} has no pictures that move.")
     return film,pictures[0]
 
 def _going_on(packets):
