@@ -6,12 +6,14 @@
 __all__ = ['FILMS', 'KEEP', 'FITS', 'CUT', 'flow', 'carry', 'Steady']
 
 # %% ../nbs/13d_steady.ipynb #90cadc1d
+from functools import cache
 import numpy as np
 from .core import optional
 
 # %% ../nbs/13d_steady.ipynb #0a24fba5
 FILMS = 'Films need PyAV and OpenCV','av','opencv-python-headless' # see `optional`
 
+@cache
 def _cv2(): return optional('cv2', *FILMS)
 
 def flow(

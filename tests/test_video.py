@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from deoldify_lite.core import UserError
 from deoldify_lite.photos import sample_photos
 from deoldify_lite.frames import film_size
 from deoldify_lite.service import Busy, Limits, Service
+from deoldify_lite import video
 from deoldify_lite.video import Film, _trial, colorize_video
 
 av = pytest.importorskip('av')
@@ -221,6 +223,59 @@ def test_containers_without_times_below_0(tmp_path, suffix):
     assert 0 <= first < .2 and first - packets(out, 'audio')[0][1] == pytest.approx(float(next(shown(src))[0] - packets(src, 'audio')[0][1]), abs=.002)
 
 
+def times_of(path):
+    "Seconds at which a film's pictures are shown, as far as the file itself says; nothing that PyAV guesses."
+    with av.open(str(path)) as film:
+        film.flags &= ~av.container.Flags.gen_pts.value
+        return sorted(float((p.dts if p.pts is None else p.pts) * p.time_base) for p in film.demux(video=0) if p.size)
+
+
+@pytest.mark.parametrize('name', ['a.ts', 'b.mpg'])
+def test_recordings_one_behind_the_other(tmp_path, name):
+    "`cat a.ts b.ts`: the clock begins anew, or is another; no frame is lost, and times go on."
+    src, both = clip(tmp_path/name, 50, **(dict(codec='mpeg2video', sound=False) if name == 'b.mpg' else {})), tmp_path/f'both-{name}'
+    later = again(src, tmp_path/f'later-{name}', 3700)
+    for parts in ((src, src), (src, later), (later, src)):
+        both.write_bytes(b''.join(p.read_bytes() for p in parts))
+        assert colorize_video(colorizer(), both, tmp_path/'out.mp4', Film(crf=0), progress=False)['frames'] == 100
+        before, after = list(shown(src)) * 2, list(shown(tmp_path/'out.mp4'))
+        assert all(np.array_equal(a[1], b[1]) for a, b in zip(before, after, strict=True))
+        steps = np.diff([float(t) for t, *_ in after])
+        assert np.allclose(np.delete(steps, 49), .04, atol=.001) and .03 < steps[49] < .15
+        assert film_size(both)[0] == pytest.approx(4, abs=.2)
+        sound = packets(tmp_path/'out.mp4', 'audio')
+        assert [d for d, _ in sound] == [d[7:] for d, _ in packets(src, 'audio')] * 2  # less the headers of transport streams
+        if sound: assert abs(float(sound[len(sound) // 2][1] - sound[0][1] - (after[50][0] - after[0][0]))) < .002       # still together
+    assert colorize_video(colorizer(), both, tmp_path/'out.mp4', Film(start=1.6, end=2.4, crf=0), progress=False)['frames'] in (18, 19, 20, 21)
+
+
+def test_sound_that_steps_back_in_time_is_left_out(tmp_path, monkeypatch):
+    src, real = clip(tmp_path/'in.mp4', 20), video.packets_of
+    def stepping(film, streams, damage):
+        for i, p in enumerate(real(film, streams, damage)):
+            if p.stream.type == 'audio' and i == 6: p.pts, p.dts = p.pts - 2048, p.dts - 2048
+            yield p
+    monkeypatch.setattr(video, 'packets_of', stepping)
+    with pytest.warns(UserWarning, match='is damaged; .*: 1'): colorize_video(colorizer(), src, tmp_path/'out.mp4', progress=False)
+    assert len(packets(tmp_path/'out.mp4', 'audio')) == len(packets(src, 'audio')) - 1
+
+
+@pytest.mark.parametrize('suffix', ['avi', 'wmv', 'ts', 'webm'])
+def test_other_containers_keep_frames_and_times(tmp_path, suffix):
+    for src in (clip(tmp_path/'in.mp4', 20, sound=False), clip(tmp_path/'in.avi', 20, sound=False), clip(tmp_path/'old.avi', 20, sound=False, codec='mpeg4')):
+        assert colorize_video(colorizer(), src, tmp_path/f'out.{suffix}', progress=False)['frames'] == 20
+        assert np.allclose(times_of(tmp_path/f'out.{suffix}'), np.arange(20) * .04, rtol=0, atol=.001)
+
+
+def test_frames_of_any_length_are_not_for_avi(tmp_path):
+    for early, network in ((0, never), (14, flickering)):                       # before the work; or where only the end is uneven, behind it
+        times = [40 * i + (i * i if i >= early else 0) for i in range(20)]
+        src = clip(tmp_path/'in.mkv', 20, times, base=Fraction(1, 1000), sound=False)
+        with pytest.raises(UserError, match='.avi files cannot hold'):
+            colorize_video(Colorizer(None, 64, run=network), src, tmp_path/'out.avi', progress=False)
+        assert not (tmp_path/'out.avi').exists() and (tmp_path/'.out.avi.parts').exists() == bool(early)
+
+
 def test_colours_are_steady_and_cuts_are_cuts(tmp_path):
     def colours(path): return np.array([f.to_ndarray(format='yuv444p')[1:].astype(int) for _, _, f in shown(path)])
     for noise in (0, 5):
@@ -414,6 +469,24 @@ def test_damage_is_left_out(tmp_path):
         colorize_video(colorizer(), damaged(src, tmp_path/'bad.mkv', range(20)), tmp_path/'out.mkv', progress=False)
 
 
+def test_a_result_that_reads_wrong_is_none(tmp_path, monkeypatch):
+    "What was made is read again before it takes its name and its segments are thrown away; they go on where they are renamed to."
+    src, add, short = clip(tmp_path/'in.mp4', 20), video._picture_packets, []
+    monkeypatch.setattr(video, '_picture_packets', lambda parts, times, stream: islice(add(parts, times, stream), len(times) - len(short)))
+    short.append('the last')
+    with pytest.raises(UserError, match='.mov files cannot hold'): colorize_video(Colorizer(None, 64, run=never), src, tmp_path/'o.mov', progress=False)
+    assert not list(tmp_path.glob('*o.mov*'))                                # refused before the work
+    def late(x): short[:] = ['the last']; return flickering(x)  # noqa: E702
+    short.clear()
+    with pytest.raises(UserError, match='.mov files cannot hold .* The work is kept: rename'):
+        colorize_video(Colorizer(None, 64, name='a', run=late), src, tmp_path/'o.mov', progress=False)
+    assert not (tmp_path/'o.mov').exists() and (tmp_path/'.o.mov.parts'/'00000.npz').exists()
+    (tmp_path/'.o.mov.parts').rename(tmp_path/'.o.mkv.parts')
+    short.clear()
+    assert colorize_video(Colorizer(None, 64, name='a', run=never), src, tmp_path/'o.mkv', progress=False)['frames'] == 20
+    assert [t for t, *_ in shown(tmp_path/'o.mkv')] == [t for t, *_ in shown(src)] and not list(tmp_path.glob('.*'))
+
+
 def test_names_chapters_and_flags_are_kept(tmp_path):
     chapters = [dict(id=i + 1, start=i * 500, end=i * 500 + 500, time_base=Fraction(1, 1000), metadata=dict(title=f'Part {i}')) for i in range(4)]
     src = again(clip(tmp_path/'in.mkv', 50, subtitles=True, codec='ffv1'), tmp_path/'said.mkv', video=dict(title='Camera'), audio=dict(language='fre', title='Son'),
@@ -451,6 +524,7 @@ def test_memory_is_flat(tmp_path):
 
 def test_mistakes(tmp_path):
     src = clip(tmp_path/'in.mp4', 10)
+    clip(tmp_path/'mute.mp4', 10, sound=False)
     clip(tmp_path/'words.mkv', 10, subtitles=True)
     (tmp_path/'page.mp4').write_text('<html>')
     (tmp_path/'cut.mp4').write_bytes(src.read_bytes()[:2000])
@@ -458,6 +532,7 @@ def test_mistakes(tmp_path):
     for name, dst, film, says in [('none.mp4', 'o.mp4', good, 'no file'), ('page.mp4', 'o.mp4', good, 'cannot be read as a film'),
                                   ('cut.mp4', 'o.mp4', good, 'film'), ('in.mp4', 'in.mp4', good, 'is the film itself'),
                                   ('in.mp4', 'o.doc', good, 'no way to write'), ('in.mp4', 'o.mp3', good, 'cannot hold'), ('in.mp4', 'o.swf', good, 'cannot hold'),
+                                  *[('mute.mp4', f'o.{s}', good, f'{s} files cannot hold these pictures .* choose .mp4 or .mkv') for s in ('mpg', 'vob')],
                                   ('in.mp4', 'o.mp4', Film(codec='nonsense'), "no encoder 'nonsense'"),
                                   ('in.mp4', 'o.mp4', Film(codec='aac'), "no encoder 'aac'"), ('in.mp4', 'o.mp4', Film(start=100), 'has no frames between'),
                                   ('in.mp4', 'o.WEBM', good, r'cannot hold stream 1 \(audio'), ('in.mp4', 'o.mov', ffv1, r'cannot hold stream 0 \(video, ffv1\)'),
@@ -478,6 +553,15 @@ def test_the_disk_that_a_film_needs_is_told(tmp_path, monkeypatch):
     assert told == ['on cpu, about 0 MiB of disk'] and made.exists()              # told, and made all the same
     with av.open(str(src)) as film: _, each = _trial(src, film.streams.video[0], made, Film(codec='libx264'))
     assert made.stat().st_size == pytest.approx(100 * each, rel=.3)
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='no such names there')
+def test_names_with_a_colon(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clip('in.mp4', 4, sound=False)
+    os.rename('in.mp4', '2021-05-01T12:30.mp4')
+    assert colorize_video(colorizer(), '2021-05-01T12:30.mp4', 'a:b.mp4', progress=False)['frames'] == film_size('a:b.mp4')[0] * 25 + 1 == 4
+    assert sorted(os.listdir()) == ['2021-05-01T12:30.mp4', 'a:b.mp4']
 
 
 def test_a_film_that_is_there_is_left_alone(tmp_path, monkeypatch):
