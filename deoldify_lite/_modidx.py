@@ -865,6 +865,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'deoldify_lite.video.Segments.open': ('video.html#segments.open', 'deoldify_lite/video.py'),
                                      'deoldify_lite.video.Segments.remove': ('video.html#segments.remove', 'deoldify_lite/video.py'),
                                      'deoldify_lite.video.Segments.state': ('video.html#segments.state', 'deoldify_lite/video.py'),
+                                     'deoldify_lite.video.Segments.tidy': ('video.html#segments.tidy', 'deoldify_lite/video.py'),
                                      'deoldify_lite.video._add': ('video.html#_add', 'deoldify_lite/video.py'),
                                      'deoldify_lite.video._chapters': ('video.html#_chapters', 'deoldify_lite/video.py'),
                                      'deoldify_lite.video._check': ('video.html#_check', 'deoldify_lite/video.py'),

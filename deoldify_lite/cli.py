@@ -247,11 +247,13 @@ def video(
     "Colorize a film; run again, it goes on where it was. Example: deoldify-lite video old.mp4 -o new.mp4"
     from deoldify_lite.colorizer import Colorizer
     from deoldify_lite.core import keep_apart
-    from deoldify_lite.video import Film, colorize_video
+    from deoldify_lite.video import Film, Segments, colorize_video
     film,out = film.expanduser(),out.expanduser()
     dst = out/film.name if out.is_dir() or not out.suffix else out
     keep_apart(film, dst, 'film')
-    if dst.exists() and not overwrite: return print(f"{dst} was there (--overwrite does it again).")
+    if dst.exists() and not overwrite:
+        Segments(dst).tidy()
+        return print(f"{dst} was there (--overwrite does it again).")
     with _no_garbage(): colorizer = Colorizer.load(model, device or 'auto')
     try: made = colorize_video(colorizer, film, dst, Film(render_factor, saturation, stabilize, codec, crf, start, end, label), overwrite=overwrite)
     except KeyboardInterrupt: raise UserError("Stopped. Run the same command again: it goes on where it was.") from None

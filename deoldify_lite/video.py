@@ -93,6 +93,11 @@ class Segments:
 
     def remove(self): shutil.rmtree(self.path)
 
+    def tidy(self):
+        "Remove what was left by a kill behind the making of the film, which is newer then; parts of another film to be are kept."
+        made = self.dst.stat().st_mtime_ns
+        if self.path.exists() and all(f.stat().st_mtime_ns <= made for f in self.path.iterdir()): self.remove()
+
 # %% ../nbs/14_video.ipynb #5b8a68ca
 @dataclass(frozen=True)
 class Film:

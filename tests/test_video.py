@@ -572,6 +572,16 @@ def test_a_film_that_is_there_is_left_alone(tmp_path, monkeypatch):
     first = (tmp_path/'out.mp4').read_bytes()
     out = run(*command, '0', cwd=tmp_path)
     assert out.returncode == 0 and '--overwrite' in out.stdout and (tmp_path/'out.mp4').read_bytes() == first
+    parts = tmp_path/'.out.mp4.parts'
+    parts.mkdir()
+    (parts/'00000.npz').write_bytes(b'behind')
+    os.utime(parts/'00000.npz', (1, 1))
+    run(*command, '0', cwd=tmp_path)
+    assert not parts.exists()                                             # killed behind the making of the film
+    parts.mkdir()
+    (parts/'00000.npz').write_bytes(b'before')
+    run(*command, '0', cwd=tmp_path)
+    assert parts.exists()                                                 # killed at another, which is begun and not done
     assert '4 frames' in run(*command, '0', '--overwrite', cwd=tmp_path).stdout and (tmp_path/'out.mp4').read_bytes() != first
     fails('is the film itself', 'video', 'in.mp4', '-o', 'in.mp4', cwd=tmp_path)
     assert '4 frames' in run('video', 'in.mp4', '-o', 'new', cwd=tmp_path).stdout and (tmp_path/'new'/'in.mp4').exists()
