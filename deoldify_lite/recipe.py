@@ -143,13 +143,13 @@ def to_json(
     return asdict(recipe)
 
 def from_json(
-    d:dict, # What `to_json` made
+    d:dict, # What `to_json` made, or the whole of a `recipe.json`
 )->Recipe:
     "A recipe back from JSON. Raises `UserError` for one of another version."
     make = lambda cls, v: v and cls(**{k: tuple(o) if isinstance(o, list) else o for k,o in v.items()})
     try:
         several = {k: tuple(make(Fit, f) for f in d[k]) for k in ('pretrain', 'critic_fits')}
-        return Recipe(**d | several | dict(gan=make(Gan, d['gan']), pretext=make(Fit, d.get('pretext'))))
+        return Recipe(**{k: v for k,v in d.items() if k != 'asked'} | several | dict(gan=make(Gan, d['gan']), pretext=make(Fit, d.get('pretext'))))
     except (TypeError, KeyError): raise UserError("recipe.json is damaged or of another version of deoldify_lite: start a new RUN.") from None
 
 def differences(

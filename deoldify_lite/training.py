@@ -205,9 +205,8 @@ def _start(run, data, asked):
 def _saved(run):
     "What was asked for when a run began, and its plan."
     saved = read_json(run/'recipe.json') or {}
-    asked = saved.pop('asked', {})
     plan = from_json(saved)
-    return _Asked(**dict(recipe=plan.name) | asked),plan
+    return _Asked(**dict(recipe=plan.name) | saved.get('asked', {})),plan
 
 def open_training(
     run:Run, # Run folder, held open
