@@ -164,7 +164,7 @@ class PhotoLoader(TfmdDL):
         first = self.epoch * self.n
         shown = _kinds_shown(self.kinds, self.balance, first + self.n)
         idxs = np.empty(self.n, int)
-        for k in set(self.kinds):
+        for k in np.unique(self.kinds):
             before,now = (shown[:first] == k).sum(),shown[first:] == k
             idxs[now] = _stretch(np.flatnonzero(self.kinds == k), before, now.sum(), self.seed)
         return idxs.tolist()

@@ -120,7 +120,8 @@ def change(
         if min(sizes) < 32: raise UserError(f"SIZES start at 32 pixels; {min(sizes)} is too small for the network.")
         frozen,free = [f for f in fits if f.frozen],[f for f in fits if not f.frozen]
         fits = tuple(_at(f, sizes[0]) for f in frozen) + tuple(_at(f, s) for s in sizes for f in _nearest(free, s))
-        critic_fits,gan = tuple(_at(f, min(f.size, sizes[-1])) for f in critic_fits),gan and _at(gan, min(gan.size, sizes[-1]))
+        within = lambda fit: _at(fit, min(fit.size, sizes[-1]))
+        critic_fits,gan = tuple(map(within, critic_fits)),gan and within(gan)
     if epochs is not None:
         if not 1 <= epochs <= MAX_ROUNDS: raise UserError(f"EPOCHS must be 1 or more, and {MAX_ROUNDS} or less, not {epochs}.")
         fits = tuple(replace(f, seen=epochs * n) for f in fits)

@@ -341,7 +341,8 @@ def colorize_video(
             n = segments.last()[1]
         segments.remove()
     if damage: warnings.warn(f"{src} is damaged; packets that had to be left out: {damage['packets']}.")
-    if film.saturation and strength and np.mean(strength) < PALE: warnings.warn(f"{dst} came out nearly grey: try another render factor, or more saturation.")
+    if film.saturation and strength and film.saturation * np.mean(strength) < PALE:
+        warnings.warn(f"{dst} came out nearly grey: try another render factor, or more saturation.")
     return dict(frames=n, flicker=steady.flicker())
 
 SEVERAL = dict(m4v='mp4', vob='vob') # which of several containers of one suffix, where it is not the first by name

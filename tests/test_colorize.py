@@ -178,10 +178,8 @@ ODD = dict(resolution=(0x011A, 2, 4, b'300'), make=(0x010F, 12, 1, b''), orienta
            size=(0x0100, 2, 2, b'x'), camera=(0x8769, 2, 2, b'x'))
 
 
-@pytest.mark.parametrize('turned', [False, True])
-@pytest.mark.parametrize('odd', ODD)
+@pytest.mark.parametrize('odd, turned', [(odd, turned) for odd in ODD for turned in (False, True) if not (turned and odd == 'orientation')])
 def test_an_odd_tag_is_left_out(photo, tmp_path, odd, turned):
-    if turned and odd == 'orientation': pytest.skip('one orientation a photo')
     turn = [(0x0112, 3, 1, b'\6')] if turned else []
     photo.save(tmp_path/'in.jpg', exif=raw_exif(ODD[odd], *turn, (0x013B, 2, 4, b'Ann')))
     page, = read_photo(tmp_path/'in.jpg')

@@ -406,10 +406,13 @@ def test_a_film_keeps_its_size_when_memory_falls(tmp_path, monkeypatch):
 
 def test_a_grey_film_is_no_silent_success(tmp_path):
     src = clip(tmp_path/'in.mp4', 8, sound=False)
-    with pytest.warns(UserWarning, match='nearly grey'): colorize_video(Colorizer(None, 64, run=lambda x: x), src, tmp_path/'a.mp4', progress=False)
+    tint = Colorizer(None, 64, run=lambda x: x + np.array([.07, 0, 0], np.float32)[:, None, None])         # 0.008 in the mean
+    for network in Colorizer(None, 64, run=lambda x: x), tint:
+        with pytest.warns(UserWarning, match='nearly grey'): colorize_video(network, src, tmp_path/'a.mp4', progress=False, overwrite=True)
     with warnings.catch_warnings():
         warnings.simplefilter('error', UserWarning)
         colorize_video(colorizer(), src, tmp_path/'b.mp4', progress=False)
+        colorize_video(tint, src, tmp_path/'d.mp4', Film(saturation=1.5), progress=False)
         colorize_video(Colorizer(None, 64, run=lambda x: x), src, tmp_path/'c.mp4', Film(saturation=0.), progress=False)   # asked for
 
 
