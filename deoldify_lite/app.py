@@ -155,7 +155,7 @@ def _dials(gr, service):
     names,size = list(service.models),service.model().size
     model = gr.Dropdown(names, value=names[0], label='Model', visible=len(names) > 1)
     factor = gr.Slider(2, 40, size // 16, step=1, label='Render factor', info=f'The network sees a square of 16 times this. It was trained at {size // 16}.')
-    model.change(lambda name: service.model(name).size // 16, model, factor, api_visibility='private', queue=False)
+    model.change(lambda name: service.model(name).size // 16, model, factor, api_visibility='private')   # queued: the door is shut to all else
     return [model,factor,gr.Slider(0, 2, 1, step=.05, label='Saturation', info='0 is grey, 1 is what the network says.')]
 
 LABEL = "Write a small 'AI colorized' into the corner"
@@ -166,7 +166,9 @@ def _photos_tab(gr, service, folder, examples):
             files = gr.File(label='Photos', file_count='multiple', height=160, elem_id='photos')
             dials = [*_dials(gr, service), gr.Checkbox(label=LABEL)]
             button = gr.Button('Colorize', variant='primary', elem_id='colorize')
-            if examples: gr.Examples([[[str(f)]] for f in examples], files, label='Examples')
+            if examples:
+                tiles = gr.Dataset(components=[gr.File(visible=False)], samples=[[str(f)] for f in examples], type='index', label='Examples')
+                tiles.click(lambda i: [str(examples[i])], tiles, files, api_visibility='private')
         with gr.Column(scale=2):
             slider = gr.ImageSlider(label='Before and after', interactive=False, buttons=['fullscreen'], elem_id='before-after', max_height=640)
             gallery = gr.Gallery(label='All of them: choose one to compare', visible=False, columns=6, height=180, allow_preview=False)

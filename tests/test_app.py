@@ -21,9 +21,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_cli import fails
-from test_colorize import bomb, model, photo  # noqa: F401
+from test_colorize import ARGS, bomb, model, photo  # noqa: F401
 
 from deoldify_lite.colorizer import Colorizer
+from deoldify_lite.export import load_generator, save_generator
 from deoldify_lite.service import Limits, Service, api
 
 httpx = pytest.importorskip('httpx')
@@ -41,7 +42,7 @@ def address(model, tmp_path_factory):  # noqa: F811
     "Where a service with small limits listens; its temporary files are in a folder that must be empty at the end."
     temp, port = tmp_path_factory.mktemp('temp'), free_port()
     other = model.with_name('other.safetensors')
-    shutil.copy(model, other)
+    save_generator(load_generator(model)[0], other, 'unet', ARGS, 96)
     process = subprocess.Popen(
         [sys.executable, '-m', 'deoldify_lite.cli', 'app', '--model', str(model), '--model', str(other), '--device', 'cpu', '--port', str(port),
          '--megabytes', '2', '--max-pixels', '1000000', '--seconds', '5', '--queue', '8'],
@@ -248,6 +249,21 @@ def test_several_photos_one_of_them_broken(browser, address, photo, tmp_path):  
     browser.save_screenshot(str(tmp_path/'several.png'))
 
 
+def test_an_example_and_another_model(browser, address, model):  # noqa: F811
+    from selenium.webdriver.support.ui import WebDriverWait
+    factor = lambda: browser.find_element('css selector', 'input[type=number]').get_attribute('value')
+    browser.get(address[0])
+    wait_for(browser, 'button', 'china.jpg').click()
+    example = Image.open(io.BytesIO(fetched(wait_for(browser, '#photos a'))))
+    assert factor() == '4'                                              # the first model's
+    wait_for(browser, 'input[role=combobox]').click()
+    wait_for(browser, '[role=option]', 'other').click()
+    WebDriverWait(browser, 10).until(lambda _: factor() == '6')
+    browser.find_element('id', 'colorize').click()
+    made = Image.open(io.BytesIO(fetched(wait_for(browser, '#results a'))))
+    assert np.array_equal(np.asarray(made), np.asarray(Colorizer.load(model.with_name('other.safetensors'), 'cpu')(example)))
+
+
 @pytest.mark.parametrize('subtitles, suffix', [(False, '.mp4'), (True, '.mkv')])
 def test_a_film_whose_subtitles_no_mp4_can_hold(tmp_path, subtitles, suffix):
     pytest.importorskip('gradio')
@@ -260,18 +276,29 @@ def test_a_film_whose_subtitles_no_mp4_can_hold(tmp_path, subtitles, suffix):
     assert Path(made).name == f'old-colour{suffix}' and said.startswith('4 frames')
 
 
-def test_a_film_in_the_browser(browser, address, photo, tmp_path):  # noqa: F811
+def drop_a_film(browser, url, photo, path, frames):  # noqa: F811
+    "Put a film of ten frames a second on the page and press the button."
     import av
-    with av.open(str(tmp_path/'old.mp4'), 'w') as out:
+    with av.open(str(path), 'w') as out:
         stream = out.add_stream('libx264', rate=10)
         stream.width, stream.height, stream.pix_fmt = 160, 106, 'yuv420p'
-        for _ in range(8): out.mux(stream.encode(av.VideoFrame.from_image(photo.crop((0, 0, 160, 106)).convert('L'))))
+        for _ in range(frames): out.mux(stream.encode(av.VideoFrame.from_image(photo.crop((0, 0, 160, 106)).convert('L'))))
         out.mux(stream.encode(None))
-    browser.get(address[0])
+    browser.get(url)
     wait_for(browser, 'button[role=tab]', 'Film').click()
-    wait_for(browser, '#film input[type=file]').send_keys(str(tmp_path/'old.mp4'))
-    wait_for(browser, '#film', 'old')
+    wait_for(browser, '#film input[type=file]').send_keys(str(path))
+    wait_for(browser, '#film', path.stem)
     browser.find_element('id', 'colorize-film').click()
+
+
+def test_a_film_that_is_too_long(browser, address, photo, tmp_path):  # noqa: F811
+    drop_a_film(browser, address[0], photo, tmp_path/'long.mp4', 70)
+    wait_for(browser, 'body', 'The film is 7 s long; at most 5 s are taken here.')
+
+
+def test_a_film_in_the_browser(browser, address, photo, tmp_path):  # noqa: F811
+    import av
+    drop_a_film(browser, address[0], photo, tmp_path/'old.mp4', 8)
     wait_for(browser, 'body', '8 frames. Flicker')
     with av.open(io.BytesIO(fetched(wait_for(browser, '#film-result a')))) as film: assert len(list(film.decode(video=0))) == 8
     browser.save_screenshot(str(tmp_path/'film.png'))
