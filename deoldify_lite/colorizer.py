@@ -70,13 +70,15 @@ def _fit(luma, red, blue, kind):
 # %% ../nbs/13_colorizer.ipynb #7f53799c
 LEAST = 32 # pixels: the smallest square that a U-Net takes
 BATCH = 4 # photos at once: more is no faster on a processor, and takes more memory
-NEED = 6_000 # bytes of memory a pixel of the square: DeOldify's artistic at 560 px, the largest network; a ResNet-34 lite takes half of it
+NEED = 6_000 # bytes of memory a pixel of the square: DeOldify's artistic at 560 px done whole, as on a GPU; on a CPU, by strips, it is half of it
 
 def _on_torch(net, device):
     "A folded network as a function of arrays."
     import torch
     from deoldify_lite.generator import native_bf16
+    from deoldify_lite.inference import quicken
     net,bf16 = net.to(device, memory_format=torch.channels_last),native_bf16(device)
+    if device == 'cpu': quicken(net)
     @torch.inference_mode()
     def run(x):
         x = torch.from_numpy(x).to(device, memory_format=torch.channels_last)
@@ -135,7 +137,7 @@ class Colorizer:
     ):
         self.mark = mark
         if not run:
-            from deoldify_lite.generator import folded
+            from deoldify_lite.inference import folded
             generator,run = _on_torch(folded(generator), device)
         self.generator,self.run = generator,run
         self.size,self.device,self.name,self.whole = size,device,name,whole or getattr(getattr(generator, 'target', None), 'whole', False)
@@ -158,7 +160,8 @@ class Colorizer:
             if temperature: raise UserError(f"The temperature of {path} was fixed when it was written: use the .safetensors.")
             session,run,notes = _on_onnx(path, device)
             return cls(session, int(notes['size']), 'cpu', name, run, notes.get('whole') == '1', mark)
-        from deoldify_lite.generator import best_device, fold
+        from deoldify_lite.generator import best_device
+        from deoldify_lite.inference import fold
         device,(generator,size) = best_device(device),_trained(path)
         if temperature: _heat(generator, temperature, path)
         net,run = _on_torch(fold(generator), device)

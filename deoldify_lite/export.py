@@ -14,7 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from .core import RELEASED, UserError, atomic, keep_apart, optional
-from .generator import Generator, blank, folded, generators, imagenet_encoder, load_weights, without_spectral
+from .generator import Generator, blank, generators, imagenet_encoder, load_weights
+from .inference import folded, without_spectral
 
 # %% ../nbs/11_export.ipynb #8366292c
 FORMAT = 1 # Version of the header; a reader refuses newer ones

@@ -17,7 +17,8 @@ from fastai.vision.core import PILImage, TensorImage
 from fasttransform import Transform
 from .color import MEAN, STD, as_photo, normalize
 from .core import UserError, atomic
-from .generator import Generator, folded
+from .generator import Generator
+from .inference import folded
 
 # %% ../nbs/11b_pickled.ipynb #e1f11280
 def grey_photo(im): return PILImage(im.convert('L').convert('RGB'))

@@ -12,7 +12,8 @@ from PIL import Image
 from .color import Vivid, given
 from .core import UserError, atomic, check_markdown, markdown, read_table
 from .data import decode, photo_loader, stored_side
-from .generator import Generator, folded
+from .generator import Generator
+from .inference import folded
 from .metrics import contact_sheet, report
 from .photos import find_data, scan
 from .stages import colorize_batch, cycle_file, gan_log, gen_names, measure, pick_checkpoint

@@ -18,11 +18,14 @@ from statistics import median, quantiles
 
 import httpx
 import numpy as np
-from bench import RECIPE, ROWS, alternate, rate, show, timed, title
+import torch
+from bench import RECIPE, ROWS, alternate, rate, ratio, show, timed, title
 from PIL import Image
 from test_app import free_port
 
 from deoldify_lite.colorizer import Colorizer, shrink
+from deoldify_lite.core import STD
+from deoldify_lite.deoldify import ARCHITECTURES, RENDER_FACTOR
 from deoldify_lite.export import export_onnx, load_generator, pack, save_generator
 from deoldify_lite.generator import generators
 from deoldify_lite.photos import find_data
@@ -68,6 +71,28 @@ def runtimes(a, models):
     for k, c in colorizers.items():
         apart = abs(c.chroma(small) - said).max() * 255
         show(k, models[k].stat().st_size / 2**20, 'MiB', f'{rate(took, k, 4):.1f} photos/s; chroma differs by {apart:.3f} of 255 at most')
+
+
+def imported(a, models, side=16 * RENDER_FACTOR):
+    title(f"DeOldify's artistic network, squares of {side} pixels")
+    torch.manual_seed(0)
+    kind = ARCHITECTURES['artistic']
+    generator = generators['unet'](**kind)
+    generator.train()(torch.randn(2, 3, 64, 64))                     # norms that have seen something
+    save_generator(generator.eval(), a.folder/'artistic.safetensors', 'unet', kind, side)
+    x = torch.randn(1, 3, side, side).clamp(-2, 2)
+    said = {}
+    def as_published():
+        with torch.inference_mode(): said['published'] = generator(x).numpy()
+    ours = Colorizer.load(a.folder/'artistic.safetensors', 'cpu')
+    def as_imported(): said['imported'] = ours.run(x.numpy())
+    took = alternate(dict(published=timed(as_published), imported=timed(as_imported)), a.rounds)
+    apart = (abs(said['published'] - said['imported']).max((0, 2, 3)) * STD).max() * 255
+    show('float32, as published', median(took['published']), 'seconds')
+    note = f"{ratio(took, 'imported', 'published'):.1f} times as fast (issue: 4), differs by {apart:.3f} of 255 at most (issue: 2)"
+    show('imported', median(took['imported']), 'seconds', note)
+    _, gib = command('colorize', photo(1, a.folder/'1mp.jpg'), '-o', a.folder/'imported.jpg', '--model', a.folder/'artistic.safetensors', '--overwrite')
+    show('memory of the whole command', gib, 'GiB', 'at most (issue: 1.5 GB)')
 
 
 def one(a, models):
@@ -123,7 +148,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         a.folder = Path(folder)
         models = files(a, a.folder)
-        for part in runtimes, one, many, service: part(a, models)
+        for part in runtimes, imported, one, many, service: part(a, models)
     if a.json: a.json.write_text(json.dumps(ROWS, indent=1))
 
 

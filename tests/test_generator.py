@@ -11,7 +11,8 @@ from deoldify_lite.colorizer import Colorizer
 from deoldify_lite.core import UserError
 from deoldify_lite.deoldify import ARCHITECTURES, import_deoldify
 from deoldify_lite.export import export_onnx, load_generator
-from deoldify_lite.generator import DynamicUnet, encoder, folded, unet_generator
+from deoldify_lite.generator import DynamicUnet, encoder, unet_generator
+from deoldify_lite.inference import folded
 
 PARITY = Path(__file__).parents[2]/'shared'/'parity'
 
@@ -30,6 +31,7 @@ def test_answers_as_deoldify(kind, tmp_path):
         x, real = reference_input(64), np.load(PARITY/f'{kind}_64.npy')
         assert np.abs(generator.network(x)[0].numpy() - real).max() < 1e-4
         plain = folded(generator)
+        assert np.abs(Colorizer(generator, 560).generator.network(x)[0].numpy() - real).max() < 1e-3
         for size in (64, 80):
             x = reference_input(size)
             assert (plain.network(x) - generator.network(x)).abs().max() < 1e-4
