@@ -89,11 +89,13 @@ class PatchCritic(nn.Sequential):
     def __init__(self,
         nf:int=64, # Channels of the first layer
         n_layers:int=3, # Layers after the first; 3 see 70 px
+        lines:bool=False, # Judge a picture and the lines that it was made from, a fourth channel
     ):
         widths = [nf * min(2**i, 8) for i in range(n_layers + 1)]
-        layers = [nn.Conv2d(3, nf, 4, 2, 1), nn.LeakyReLU(.2, inplace=True)]
+        layers = [nn.Conv2d(3 + lines, nf, 4, 2, 1), nn.LeakyReLU(.2, inplace=True)]
         for i,(a,b) in enumerate(zip(widths, widths[1:]), 1):
             layers += [nn.Conv2d(a, b, 4, 2 if i < n_layers else 1, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(.2, inplace=True)]
         super().__init__(*layers, nn.Conv2d(widths[-1], 1, 4, 1, 1))
+        self.lines = lines
         small_start(self)
     def forward(self, x): return super().forward(as_plain(x))

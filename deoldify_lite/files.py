@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'PAGE', 'SOFTWARE', 'ORIENTATION', 'PHOTOMETRIC', 'NESTED', 'TURNS', 'LAYOUT', 'PRIVATE', 'DEEP',
-           'LARGEST', 'RESULTS', 'EXIF_BYTES', 'WRITTEN', 'Page', 'read_page', 'read_photo', 'can_write', 'check_name',
-           'check_holds', 'write_photo', 'to8', 'to16', 'label']
+           'LARGEST', 'RESULTS', 'EXIF_BYTES', 'WRITTEN', 'HELD', 'Page', 'read_page', 'read_photo', 'can_write',
+           'check_name', 'check_holds', 'write_photo', 'to8', 'to16', 'label']
 
 # %% ../nbs/12c_files.ipynb #47f0a9cd
 import io, struct, warnings, zlib
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
-from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageSequence
+from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageSequence, TiffImagePlugin
 from .core import UserError, atomic, open_photo
 
 # %% ../nbs/12c_files.ipynb #5f61a311
@@ -220,6 +220,7 @@ def to16(
 
 EXIF_BYTES = 65_000 # what a JPEG can hold, less its headers
 WRITTEN = {282, 283, 296} # tags that tifffile writes itself: dots an inch
+HELD = {t - 1 for t in NESTED} # and what holds the place, in the order of tags, of those that it refuses to write
 
 def _with_software(exif, software, most=None):
     "Tags with ours; of more than `most` bytes, the long ones go."
@@ -259,15 +260,34 @@ def _entry(tag, value):
     return tag,kind,len(numbers),numbers if kind == 'H' else tuple(map(float, numbers)),True
 
 def _tiff(part, pages, colours, software):
-    "A TIFF whose pages keep what is theirs, but for the camera's tags and the place's: tifffile has no way to write tags within tags."
+    "A TIFF whose pages keep what is theirs."
     import tifffile
-    with tifffile.TiffWriter(part) as tif:
+    with tifffile.TiffWriter(part, byteorder='<') as tif:
         for page,rgb in zip(pages, colours):
-            tags = [_entry(t, v) for t,v in _exif(_with_software(page.exif, software)).items() if t not in NESTED | WRITTEN]
+            known = _exif(_with_software(page.exif, software))
+            tags = [_entry(t, v) for t,v in known.items() if t not in NESTED | HELD | WRITTEN] + [(t - 1, 'I', 1, 0, True) for t,_ in _folders(known)]
             more = dict(resolution=page.dpi, resolutionunit='INCH') if page.dpi else {}
             if page.alpha is not None:
                 rgb,more = np.dstack([rgb, to16(page.alpha) if rgb.dtype == np.uint16 else page.alpha]),more | dict(extrasamples=['unassalpha'])
             tif.write(rgb, photometric='rgb', compression='zlib', iccprofile=page.icc, software=False, metadata=None, extratags=tags, **more)
+    with tifffile.TiffFile(part, mode='r+') as tif:
+        for page,written in zip(pages, tif.pages): _append(tif.filehandle, written.tags, _folders(_exif(page.exif)))
+
+def _folders(tags):
+    "Tags that hold tags, and what they hold."
+    inside = ((t, {k: v for k,v in tags.get_ifd(t).items() if k not in NESTED}) for t in sorted(NESTED & tags.keys()))
+    return [(t, held) for t,held in inside if held]
+
+def _append(file, written, folders):
+    "Write folders of tags behind a TIFF's pages, and where they are into its tags (TIFF 6.0): tifffile does not write tags within tags."
+    for tag,held in folders:
+        at = file.seek(0, 2)
+        if at % 2: at += file.write(b'\0')                             # they begin at even places
+        ifd = TiffImagePlugin.ImageFileDirectory_v2(group=tag)
+        for k,v in held.items(): ifd[k] = v
+        file.write(ifd.tobytes(at))
+        file.seek(written[tag - 1].offset)
+        file.write(struct.pack('<HHII', tag, 4, 1, at))                # number, a long, one of them, its value
 
 # %% ../nbs/12c_files.ipynb #251c8f18
 def label(

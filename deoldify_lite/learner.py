@@ -280,9 +280,9 @@ class GanModel(nn.Module):
                 if not mine: p.grad = None
 
     def forward(self, x):
-        if self.training and self.turn == 'critic':
-            with torch.no_grad(): return self.generator(x)
-        return self.generator(x)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not (self.training and self.turn == 'critic')): answer = self.generator(x)
+        answer.given = x
+        return answer
 
 class GanLoss(nn.Module):
     "The critic's loss in its turn; content and adversarial loss in the generator's, and in validation."
@@ -300,9 +300,15 @@ class GanLoss(nn.Module):
         model,seen = self.nets[0],normalize(as_photo(pred))     # `seen`: as the files of stage 2 showed them
         if model.training and model.turn == 'critic':
             label = torch.cat([torch.zeros(len(pred)), torch.ones(len(y))]).to(pred.device)
-            return critic_loss(model.critic(torch.cat([seen, y])), label)
-        opinion = critic_loss(model.critic(seen), torch.ones(len(pred), device=pred.device))
+            return critic_loss(self.judged(torch.cat([seen, y]), pred.given), label)
+        opinion = critic_loss(self.judged(seen, pred.given), torch.ones(len(pred), device=pred.device))
         return self.adversarial * opinion + self.weight * self.content(pred, y)
+
+    def judged(self, photos, given):
+        "What the critic says; one that judges lines too sees them beside each photo, real or generated."
+        critic = self.nets[0].critic
+        if not getattr(critic, 'lines', False): return critic(photos)
+        return critic(torch.cat([photos, as_plain(given)[:,:1].repeat(len(photos) // len(given), 1, 1, 1)], 1))
 
 # %% ../nbs/08_learner.ipynb #0da60ca9
 class Turns(Callback):

@@ -157,9 +157,14 @@ def _plan(asked, photos, old=None):
     if recipe.start: recipe = _as_before(recipe, asked, old) if old else _started(recipe, asked)
     if getattr(losses[recipe.loss], 'labels', False):
         recipe = replace(recipe, generator_args=recipe.generator_args | dict(n_classes=max(1, len(photos.classes()))))
+    if recipe.input == 'sketch' and _can_see_lines(recipe): recipe = replace(recipe, critic_args=recipe.critic_args | dict(lines=True))
     if old: source,features = old.encoder_source,old.features
     else: source,features = _encoder_source(recipe, photos),make_loss(recipe.loss, **recipe.loss_args)[1]
     return replace(resolve(recipe, n, source != 'random', critic_knows(recipe, source)), encoder_source=source, features=features)
+
+def _can_see_lines(recipe):
+    "Can the critic judge a picture together with its lines? Not one that learned from files, which have none."
+    return recipe.gan and not recipe.critic_fits and 'lines' in signature(critics[recipe.critic]).parameters
 
 def _encoder_source(recipe, photos):
     "Where the encoder's first weights will be from."

@@ -142,6 +142,7 @@ def test_a_tiff_takes_what_it_can_hold(photo, tmp_path, bits):
     Colorizer(None, 64, run=lambda x: x).colorize_file(tmp_path/'in.png', tmp_path/'out.tif')
     tags = Image.open(tmp_path/'out.tif').getexif()
     assert {t: tags[t] for t in exif if t not in (0x8769, 0x8825)} == {0x010F: 'Leica', 0x0132: 'August', 0x9C9B: b'M\0', 18246: 5, 33550: (.5, .25, 0.)}
+    assert tags.get_ifd(0x8769) == {0x9003: '1936:08:01 12:00:00', 0x829A: .02} and tags.get_ifd(0x8825) == {1: 'N', 2: (52., 31., 12.5)}
     assert tifffile.imread(tmp_path/'out.tif').dtype == (np.uint8 if bits == 8 else np.uint16)
 
 
@@ -427,6 +428,27 @@ def test_released_weights_are_what_the_card_says_and_the_default(tmp_path):
     assert abs(luma(made) - grey).max() <= 1
     sky = made[:made.shape[0]//6].reshape(-1, 3).mean(0)
     assert sky[2] > sky[0] + 5                                   # blue
+
+
+PLACES = dict(                                                         # of sample photos: boxes, and the hues in degrees and chroma that may be there
+    skin=([('astronaut.png', (200, 60, 250, 115)), ('grace_hopper.jpg', (190, 170, 290, 270))], (40, 90), (5, 35)),
+    sky=([('china.jpg', (250, 20, 600, 120)), ('grace_hopper.jpg', (400, 20, 500, 150))], (-130, -60), (2, 45)),
+    foliage=([('china.jpg', (340, 340, 620, 420)), ('china.jpg', (20, 310, 200, 400))], (60, 130), (4, 30)),
+    dark=([('rocket.jpg', (20, 20, 120, 120)), ('flower.jpg', (10, 300, 150, 400)), ('grace_hopper.jpg', (120, 450, 200, 550))], (-180, 180), (0, 10)))
+
+
+@pytest.mark.parametrize('place', PLACES)
+def test_released_colours_stay_in_their_bounds(place):
+    if not RELEASED.exists(): pytest.skip('no released weights beside this package: it is not a clone')
+    from skimage.color import rgb2lab
+    boxes, hues, chromas = PLACES[place]
+    colorizer = Colorizer.load(device='cpu')
+    for name, box in boxes:
+        made = colorizer(Image.open(sample_photos()/name).convert('L'))
+        a, b = np.moveaxis(rgb2lab(np.asarray(made.crop(box)) / 255)[..., 1:], 2, 0)
+        assert hues[0] <= np.degrees(np.arctan2(b.mean(), a.mean())) <= hues[1], name
+        chroma = np.hypot(a, b)
+        assert chromas[0] <= chroma.mean() <= chromas[1] and np.percentile(chroma, 95) <= 2 * chromas[1], name    # no blotches
 
 
 def test_no_weights_no_picture(monkeypatch, tmp_path):

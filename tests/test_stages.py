@@ -502,12 +502,13 @@ def test_without_folders_there_are_no_classes(photos, tmp_path, monkeypatch):
     assert t.recipe.encoder_source == 'random' and stages.export(t).exists() and not t.run.has('encoder.pth')
 
 
-@pytest.mark.parametrize('name', ('scenes', 'unet-l1', 'zhang', 'iizuka', 'pix2pix'))
+@pytest.mark.parametrize('name', ('scenes', 'unet-l1', 'zhang', 'iizuka', 'pix2pix', 'dcgan'))
 def test_sketches_are_coloured_whole(name, photos, tmp_path, monkeypatch, float32):
     monkeypatch.setitem(recipes, name, shrunk(recipes[name]))
     t = start(tmp_path, photos, name, input='sketch')
     out = stages.export(t)
     write_report(t)
+    assert t.recipe.critic_args.get('lines', False) == (name in ('pix2pix', 'dcgan'))
     assert t.recipe.generator_args['whole'] and start(tmp_path, recipe=None).recipe == t.recipe == start(tmp_path, recipe=name).recipe
     paper = Image.new('L', (90, 60), 255)
     assert Image.open(stages.export(t).parent/'report.png').width > 300

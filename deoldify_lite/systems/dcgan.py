@@ -17,12 +17,14 @@ class DCGANCritic(nn.Sequential):
     def __init__(self,
         nf:int=64, # Channels of the first layer
         depth:int=4, # Halvings
+        lines:bool=False, # Judge a picture and the lines that it was made from, a fourth channel
     ):
-        layers,ni = [],3
+        layers,ni = [],3 + lines
         for i in range(depth):
             no = nf * 2**i
             layers += [nn.Conv2d(ni, no, 4, 2, 1, bias=i == 0), *([nn.BatchNorm2d(no)] if i else []), nn.LeakyReLU(.2, inplace=True)]
             ni = no
         super().__init__(*layers, nn.AdaptiveAvgPool2d(4), nn.Conv2d(ni, 1, 4))
+        self.lines = lines
         small_start(self)
     def forward(self, x): return super().forward(to_lab(x))

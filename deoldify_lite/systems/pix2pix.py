@@ -55,12 +55,13 @@ LAB = (100., 110., 110.) # what L, a and b are divided by
 
 @exact
 def to_lab(
-    x:torch.Tensor, # (B, 3, H, W) normalised RGB
-)->torch.Tensor: # (B, 3, H, W) Lab, about -1 … 1
+    x:torch.Tensor, # (B, 3, H, W) normalised RGB, or (B, 4, H, W) with lines behind it
+)->torch.Tensor: # The same with Lab, about -1 … 1, in place of RGB
     "The input picture and its colours, apart: what a conditional critic judges."
     from kornia.color import rgb_to_lab
-    lab = rgb_to_lab(denormalize(as_plain(x).float()).clamp(1e-4, 1))
-    return lab / torch.tensor(LAB, device=lab.device)[:,None,None]
+    x = as_plain(x).float()
+    lab = rgb_to_lab(denormalize(x[:,:3]).clamp(1e-4, 1))
+    return torch.cat([lab / torch.tensor(LAB, device=lab.device)[:,None,None], x[:,3:]], 1)
 
 @critics('patch-lab')
 class LabPatchCritic(PatchCritic):
