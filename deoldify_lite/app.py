@@ -72,13 +72,12 @@ def _bytes_in(folder):
 def sweep(
     folder:Path, # Where the page's files are
     seconds:float=KEEP, # Files older than this go
-    keep:set=frozenset(), # But these stay: the examples
 ):
     "Delete old files, and folders that are empty."
     old = lambda path: time.time() - os.stat(path).st_mtime > seconds
     for f in _files(folder):
         try:
-            if f not in keep and old(f): f.unlink()
+            if old(f): f.unlink()
         except FileNotFoundError: pass
     for path,*_ in os.walk(folder, topdown=False):
         try:
@@ -273,9 +272,9 @@ def serve(
         folder = Path(folder).resolve()                          # the page names files by their real paths
         made = build_app(service, folder, host, port)
         import uvicorn
-        stop,examples = threading.Event(),set(_files(folder/'files'))
+        stop = threading.Event()
         def sweeper():
-            while not stop.wait(60): sweep(folder/'files', keep=examples)
+            while not stop.wait(60): sweep(folder/'files')
         threading.Thread(target=sweeper, daemon=True).start()
         print(f"{address_of(host, port)} is open, end it with Ctrl-C.", flush=True)
         try: uvicorn.run(made, host=host, port=port, log_level='warning')
