@@ -262,16 +262,17 @@ def _entry(tag, value):
 def _tiff(part, pages, colours, software):
     "A TIFF whose pages keep what is theirs."
     import tifffile
+    known = [_exif(_with_software(page.exif, software)) for page in pages]
+    folders = [_folders(tags) for tags in known]
     with tifffile.TiffWriter(part, byteorder='<') as tif:
-        for page,rgb in zip(pages, colours):
-            known = _exif(_with_software(page.exif, software))
-            tags = [_entry(t, v) for t,v in known.items() if t not in NESTED | HELD | WRITTEN] + [(t - 1, 'I', 1, 0, True) for t,_ in _folders(known)]
+        for page,rgb,own,held in zip(pages, colours, known, folders):
+            tags = [_entry(t, v) for t,v in own.items() if t not in NESTED | HELD | WRITTEN] + [(t - 1, 'I', 1, 0, True) for t,_ in held]
             more = dict(resolution=page.dpi, resolutionunit='INCH') if page.dpi else {}
             if page.alpha is not None:
                 rgb,more = np.dstack([rgb, to16(page.alpha) if rgb.dtype == np.uint16 else page.alpha]),more | dict(extrasamples=['unassalpha'])
             tif.write(rgb, photometric='rgb', compression='zlib', iccprofile=page.icc, software=False, metadata=None, extratags=tags, **more)
     with tifffile.TiffFile(part, mode='r+') as tif:
-        for page,written in zip(pages, tif.pages): _append(tif.filehandle, written.tags, _folders(_exif(page.exif)))
+        for written,held in zip(tif.pages, folders): _append(tif.filehandle, written.tags, held)
 
 def _folders(tags):
     "Tags that hold tags, and what they hold."

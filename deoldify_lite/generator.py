@@ -145,7 +145,9 @@ class Upsample(nn.Module):
 
     def forward(self, x):
         x = F.pixel_shuffle(F.relu(self.bn(self.conv(x)), inplace=True), 2)
-        return F.avg_pool2d(F.pad(x, (1, 0, 1, 0), mode='replicate'), 2, stride=1)
+        return self.blur(F.pad(x, (1, 0, 1, 0), mode='replicate'))
+
+    def blur(self, x): return F.avg_pool2d(x, 2, stride=1)
 
 # %% ../nbs/04_generator.ipynb #62367fa4
 class SelfAttention(nn.Module):

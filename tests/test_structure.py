@@ -90,6 +90,17 @@ def understood(*args):
     if len(args) > 1: command.make_context(args[0], list(args[1:]))   # a name alone speaks of the command, and is no call
 
 
+def test_the_readmes_sizes_of_a_generator(tmp_path):
+    from deoldify_lite.generator import generators
+    from deoldify_lite.pickled import export_learner
+    from deoldify_lite.recipe import recipes
+    sizes = []
+    for recipe in recipes['deoldify'], recipes['deoldify-cpu']:
+        export_learner(generators[recipe.generator](**recipe.generator_args).eval(), tmp_path/'g.pkl', 64)
+        sizes.append(round((tmp_path/'g.pkl').stat().st_size / 1e6))
+    assert '{} MB each for `deoldify`, {} MB for `deoldify-cpu`'.format(*sizes) in README
+
+
 def test_the_readmes_commands_are_understood():
     blocks = [line.split('#')[0] for block in re.findall(r'```bash\n(.*?)```', README, re.S) for line in block.splitlines()]
     spans = [code for line in README.splitlines() for code in re.findall(r'`([^`]+)`', line)]
