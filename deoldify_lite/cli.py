@@ -239,7 +239,7 @@ def video(
     saturation:_saturation=1.,
     stabilize:Annotated[bool, typer.Option(help="Carry colours along the motion, against flicker.")]=True,
     codec:Annotated[str, typer.Option(help="Encoder, by FFmpeg's name; H.264 when not given, VP9 for .webm.")]='',
-    crf:Annotated[int, typer.Option(help="Quality: 0 without loss, 18 looks like it, 28 small.", min=0, max=63)]=18,
+    crf:Annotated[Optional[int], typer.Option(help="Quality: 0 without loss, 18 looks like it and is the default, 28 small.", min=0, max=63)]=None,
     start:Annotated[float, typer.Option('--from', help="Seconds from the film's beginning.", min=0)]=0.,
     end:Annotated[Optional[float], typer.Option('--to', help="Seconds from the film's beginning.")]=None,
     label:Annotated[bool, typer.Option(help="Write a small 'AI colorized' into the corner.")]=False,
@@ -311,6 +311,9 @@ def _sentence(e):
     return {errno.ENOSPC: f'The disk is full{where}: free some space and run the same command again, it goes on where it stopped.',
             errno.EACCES: f'No permission to write{where}: choose another folder.',
             errno.EROFS: f'The disk cannot be written to{where}: choose another folder.',
+            errno.EDQUOT: f'The disk is full for you, its quota is reached{where}: free some space and run the same command again, it goes on where it stopped.',
+            errno.EFBIG: f'The disk holds no file of this size{where}: choose another disk, or for a film a higher --crf.',
+            errno.ENAMETOOLONG: f'The name is too long{where}: choose a shorter one.',
             errno.EISDIR: blocked, errno.ENOTDIR: blocked, errno.EEXIST: blocked}.get(e.errno)
 
 def _note(message, *args, **kwargs):
