@@ -216,10 +216,12 @@ def colorize(
     "Colorize photos. Example: deoldify-lite colorize ~/album -o ~/album-colour"
     from deoldify_lite.colorizer import Colorizer
     from deoldify_lite.folders import Style, colorize_all, contact_sheets, plan_jobs
+    if contact_sheet and (compare or label): raise UserError("A contact sheet shows render factors to choose from: leave --compare and --label out.")
     jobs = plan_jobs(photos, out, shard, 'sheet' if contact_sheet else 'compare' if compare else '')
     with _no_garbage(): colorizer = Colorizer.load(model, device or 'auto', temperature)
     style = Style(render_factor, saturation, label, compare, max_pixels)
-    done,failed,pale = (contact_sheets if contact_sheet else colorize_all)(colorizer, jobs, style, overwrite)
+    try: done,failed,pale = (contact_sheets if contact_sheet else colorize_all)(colorizer, jobs, style, overwrite)
+    except KeyboardInterrupt: raise UserError("Stopped. Run the same command again: it goes on where it was.") from None
     skipped = len(jobs) - done - len(failed)
     there,broken = f'{skipped} were there (--overwrite does them again)',f'{len(failed)} failed'
     counts = [f'{done} colorized on {colorizer.device}', there if skipped else '', broken if failed else '']

@@ -9,7 +9,7 @@ __all__ = ['MEAN', 'STD', 'LUMA', 'RELEASED', 'NO_PHOTOS', 'CGROUP', 'UserError'
            'world', 'together', 'Run']
 
 # %% ../nbs/00_core.ipynb #7fc3ac96
-import csv, io, json, math, os, random, shlex, shutil, sys
+import csv, io, json, math, os, random, secrets, shlex, shutil, sys, zlib
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from importlib import import_module
@@ -126,11 +126,13 @@ class Registry(dict):
 @contextmanager
 def atomic(
     path:str|Path, # The file to make, or to replace
+    shared:bool=False, # May other processes be making it, too? Each has a path of its own then, which a kill leaves behind
 ):
     "Yield a path beside `path` to write to; it takes the name `path` only when the block ends well."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.part{path.suffix}')
+    short = f'{zlib.crc32(os.fsencode(path.name)):08x}'              # a name may be as long as names can be
+    part = path.with_name(f".{short}{f'-{secrets.token_hex(4)}' if shared else ''}.part{path.suffix}")
     try:
         yield part
         with open(part, 'rb+') as f: os.fsync(f.fileno())            # Windows wants it open for writing

@@ -1,19 +1,21 @@
 """Colorizing files: nothing of a photo is lost, nothing is overwritten, and every runtime gives the same answer."""
 import io
+import os
 import struct
 import subprocess
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 from test_cli import fails, run
 
 from deoldify_lite.colorizer import Colorizer
-from deoldify_lite.core import RELEASED, UserError
+from deoldify_lite.core import RELEASED, UserError, atomic
 from deoldify_lite.doctor import check_weights
 from deoldify_lite.export import export_onnx, save_generator
 from deoldify_lite.files import read_photo
@@ -253,7 +255,72 @@ def test_tiffs_whose_white_is_0(photo, tmp_path, bits):
 def test_many_small_pages_are_no_way_round_the_limit(tmp_path):
     dot = Image.new('L', (1, 1))
     dot.save(tmp_path/'in.tif', save_all=True, append_images=[dot] * 300)
-    with pytest.raises(UserError, match='301 pages'): read_photo(tmp_path/'in.tif')
+    with pytest.raises(UserError, match='pages with more than 200,000,000'): read_photo(tmp_path/'in.tif')
+
+
+def test_a_small_copy_of_a_page_is_no_page(photo, tmp_path):
+    grey = np.asarray(photo.convert('L'))
+    with tifffile.TiffWriter(tmp_path/'in.tif') as tif:
+        tif.write(grey)
+        tif.write(grey[::4, ::4], subfiletype=1)
+    assert [p.luma.shape for p in read_photo(tmp_path/'in.tif')] == [grey.shape]
+
+
+def test_12_bits_of_a_tiff_are_all_of_its_range(tmp_path):
+    values = np.linspace(0, 4095, 64 * 64).round().astype(int)
+    packed = b''.join(int(a << 12 | b).to_bytes(3, 'big') for a, b in values.reshape(-1, 2))
+    tags = {256: 64, 257: 64, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 64, 279: len(packed)}
+    ifd = struct.pack('<H', len(tags)) + b''.join(struct.pack('<HHII', t, 4, 1, v) for t, v in tags.items()) + bytes(4)
+    (tmp_path/'in.tif').write_bytes(struct.pack('<2sHI', b'II', 42, 8 + len(packed)) + packed + ifd)
+    page, = read_photo(tmp_path/'in.tif')
+    assert np.abs(page.luma.ravel() - values * (65535 / 4095)).max() <= .5
+
+
+def test_lab_scans_are_read(photo, tmp_path):
+    lab = ImageCms.profileToProfile(photo, ImageCms.createProfile('sRGB'), ImageCms.createProfile('LAB'), outputMode='LAB')
+    lab.save(tmp_path/'in.tif')
+    page, = read_photo(tmp_path/'in.tif')
+    assert np.abs(page.luma.astype(int) - np.asarray(photo.convert('L'), int)).mean() < 1.5
+
+
+@pytest.mark.parametrize('suffix', ['png', 'webp', 'jpg'])
+def test_damaged_tags_are_no_reason_to_refuse_a_photo(photo, tmp_path, suffix):
+    photo.save(tmp_path/f'in.{suffix}', exif=b'Exif\0\0garbage!!')
+    Colorizer(None, 64, run=lambda x: x).colorize_file(tmp_path/f'in.{suffix}', tmp_path/'out.png')
+    assert Image.open(tmp_path/'out.png').size == photo.size
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="6" dc:title="K\xc3\xa4the"/></x:xmpmeta>'
+
+@pytest.mark.parametrize('suffix', ['png', 'webp', 'jpg', 'tif'])
+@pytest.mark.parametrize('came', ['png', 'webp', 'jpg', 'tif'])
+def test_captions_stay_and_a_turned_photo_says_nothing_of_its_old_sides(photo, tmp_path, came, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x8769] = {0x9003: '1936:08:01 12:00:00', 0xA002: 160, 0xA003: 107}
+    if came == 'tif': exif[700] = XMP
+    options = dict(exif=exif.tobytes()) | (dict(xmp=XMP) if came != 'tif' else {})
+    if came == 'png':
+        options['pnginfo'] = PngImagePlugin.PngInfo()
+        options['pnginfo'].add_itxt('XML:com.adobe.xmp', XMP.decode())
+    photo.save(tmp_path/f'in.{came}', **options)
+    Colorizer(None, 64, run=lambda x: x).colorize_file(tmp_path/f'in.{came}', tmp_path/f'out.{suffix}')
+    out = Image.open(tmp_path/f'out.{suffix}')
+    assert out.size == photo.size[::-1] and out.getexif().get_ifd(0x8769) == {0x9003: '1936:08:01 12:00:00'}
+    kept = out.tag_v2[700] if suffix == 'tif' else out.info['xmp']
+    assert (kept.encode() if isinstance(kept, str) else kept) == XMP.replace(b'tiff:Orientation="6"', b'')
+    if came == 'png':
+        photo.convert('I;16').save(tmp_path/'deep.png', pnginfo=options['pnginfo'])
+        Colorizer(None, 64, run=lambda x: x).colorize_file(tmp_path/'deep.png', tmp_path/'deep out.png')
+        assert b'K\xc3\xa4the' in Image.open(tmp_path/'deep out.png').info['xmp']
+
+
+def test_notes_of_a_cameras_maker_that_no_jpeg_can_hold_are_left_out(photo, tmp_path):
+    exif = Image.Exif()
+    exif[0x010F], exif[0x8769] = 'Leica', {0x9003: '1936:08:01 12:00:00', 0x927C: bytes(80_000)}
+    photo.save(tmp_path/'in.png', exif=exif)
+    Colorizer(None, 64, run=lambda x: x).colorize_file(tmp_path/'in.png', tmp_path/'out.jpg')
+    assert Image.open(tmp_path/'out.jpg').getexif().get_ifd(0x8769) == {0x9003: '1936:08:01 12:00:00'}
 
 
 def test_grey_results_are_no_success(photo, tmp_path):
@@ -364,6 +431,55 @@ def test_a_folder_goes_on_after_bad_files_and_skips_what_is_done(model, photo, t
     assert stamps == {f: f.stat().st_mtime_ns for f in (tmp_path/'out').rglob('*.*')}
     once_more = run('colorize', 'in/a.png', '-o', 'out', '--model', model, '--overwrite', cwd=tmp_path)
     assert once_more.returncode == 0 and (tmp_path/'out'/'a.png').stat().st_mtime_ns > stamps[tmp_path/'out'/'a.png']
+
+
+def test_names_that_disks_do_not_take_and_folders_in_the_way(photo, tmp_path):
+    (tmp_path/'in').mkdir()
+    for name in 'ok.png', 'x' * 250 + '.bmp', 'y' * 251 + '.png', 'z.png': photo.save(tmp_path/'in'/name)
+    (tmp_path/'out'/'z.png').mkdir(parents=True)
+    for done in (2, 0):                                                  # a name that cannot get .png behind it fails each time, and stops nobody
+        jobs = plan_jobs([tmp_path/'in'], tmp_path/'out')
+        made, failed, _ = colorize_all(Colorizer(None, 64, run=lambda x: x * [[[1]], [[.9]], [[.8]]]), jobs, progress=False)
+        assert made == done and len(failed) == 2 and 'name too long' in failed[0] and 'z.png cannot be written' in failed[1]
+    assert not [f for f in (tmp_path/'out').iterdir() if f.name.startswith('.')]
+
+
+def test_two_commands_on_one_folder_do_not_disturb_each_other(photo, tmp_path):
+    (tmp_path/'in').mkdir()
+    for i in range(24): photo.save(tmp_path/'in'/f'{i:02}.png')
+    jobs, net = plan_jobs([tmp_path/'in'], tmp_path/'out'), Colorizer(None, 64, run=lambda x: x * [[[1]], [[.9]], [[.8]]])
+    with ThreadPoolExecutor(2) as two: runs = list(two.map(lambda _: colorize_all(net, jobs, overwrite=True, progress=False), range(2)))
+    assert [failed for _, failed, _ in runs] == [[], []]
+    assert sorted(f.name for f in (tmp_path/'out').iterdir()) == [j.dst.name for j in jobs]
+
+
+def test_what_a_kill_left_goes_with_the_next_command(photo, tmp_path):
+    photo.save(tmp_path/'in.png')
+    with atomic(tmp_path/'out'/'in.png', shared=True) as part: part.touch()
+    old, new = part.with_name(f'{part.name}.png'), part.with_name('.1.part.png')
+    for f in old, new: f.write_bytes(b'half')
+    os.utime(old, (1, 1))
+    colorize_all(Colorizer(None, 64, run=lambda x: x), plan_jobs([tmp_path/'in.png'], tmp_path/'out'), overwrite=True, progress=False)
+    assert not old.exists() and new.exists()                             # somebody may be writing that one
+
+
+def test_large_photos_are_worked_on_one_by_one(tmp_path, monkeypatch):
+    from deoldify_lite import folders
+    sides = dict(a=100, b=100, c=10, d=300, e=10, f=10, g=10, h=10, i=10)
+    for name, side in sides.items(): Image.new('L', (side, side)).save(tmp_path/f'{name}.png')
+    monkeypatch.setattr(folders, 'GROUP', 25_000)
+    groups = folders._groups(plan_jobs([tmp_path], tmp_path/'out'))
+    assert [''.join(j.src.stem for j in g) for g in groups] == ['abc', 'd', 'efgh', 'i']
+
+
+def test_inputs_named_twice_linked_or_empty(photo, tmp_path):
+    (tmp_path/'in').mkdir()
+    (tmp_path/'other').mkdir()
+    for f in 'in/a.png', 'other/b.png': photo.save(tmp_path/f)
+    (tmp_path/'in'/'link').symlink_to(tmp_path/'other')
+    with pytest.warns(UserWarning, match='link is a link to a folder, and is left out'): jobs = plan_jobs([tmp_path/'in', tmp_path/'in'/'.'/'a.png'], tmp_path/'out')
+    assert [j.src.name for j in jobs] == ['a.png']
+    with pytest.raises(UserError, match='inputs is empty'): plan_jobs([''], tmp_path/'out')
 
 
 def test_shards_share_the_work(model, photo, tmp_path):
