@@ -14,9 +14,9 @@ from PIL import Image
 from .core import Run, UserError, atomic, markdown, read_json, read_table, write_json
 from .evaluate import baselines, contenders, measure_models, measured_on, table
 from .export import save_generator
-from .metrics import contact_sheet
 from .photos import check_apart, fingerprint
 from .recipe import SEEN, recipes, to_json
+from .sheet import contact_sheet
 from .stages import export, gan_log, gen_names, pick_checkpoint
 from .training import open_training
 

@@ -18,8 +18,8 @@ from .color import given
 from .colorizer import BATCH, join, open_models
 from .core import LUMA, atomic, check_markdown, markdown, write_json
 from .measures import FullTally, learned_metrics
-from .metrics import contact_sheet
 from .photos import find_data, load_photo, scan, square
+from .sheet import contact_sheet
 
 # %% ../nbs/13e_evaluate.ipynb #eee18723
 def chroma_of(

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from .colorizer import BATCH, Colorizer, join
 from .core import UserError, is_photo, open_photo, photo_suffixes, walk
 from .files import MAX_PIXELS, Page, can_write, check_holds, check_name, label, read_photo, to8, write_photo
+from .sheet import contact_sheet
 
 # %% ../nbs/13b_folders.ipynb #7802037b
 @dataclass(frozen=True)
@@ -221,7 +222,6 @@ def render_factors(
     style:Style=Style(), # Of it, the limit of pixels and the saturation count
 ):
     "A picture of one photo at five render factors, to choose from; less where memory does not reach for that."
-    from deoldify_lite.metrics import contact_sheet
     check_name(job.dst)
     page,*_ = read_photo(job.src, style.max_pixels)
     around = sorted({max(2, round(colorizer.size / 16 * f)) for f in (.5, .75, 1, 1.5, 2)})

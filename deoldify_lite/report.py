@@ -14,8 +14,9 @@ from .core import UserError, atomic, check_markdown, markdown, read_table
 from .data import decode, photo_loader, stored_side
 from .generator import Generator
 from .inference import folded
-from .metrics import contact_sheet, report
+from .metrics import report
 from .photos import find_data, scan
+from .sheet import contact_sheet
 from .stages import colorize_batch, cycle_file, gan_log, gen_names, measure, pick_checkpoint
 from .training import Training
 

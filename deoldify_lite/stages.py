@@ -24,9 +24,10 @@ from .data import GreyToClass, critic_dls, decode, stored_side
 from .export import encoder_start, save_generator
 from .generator import as_plain, load_state, load_weights, native_bf16
 from .learner import Average, Every, Turns, class_learner, critic_learner, gan_learner, gan_lrs, generator_learner, spread_lrs
-from .metrics import contact_sheet, pick, plateau, stale
+from .metrics import pick, plateau, stale
 from .pickled import export_learner
 from .recipe import to_json
+from .sheet import contact_sheet
 from .training import Accuracy, OnScale, Training, backbone, critic_backbone, critic_knows, drop_cache, fit_step, save_weights
 
 # %% ../nbs/12_stages.ipynb #79e004a1

@@ -10,8 +10,9 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from deoldify_lite.color import luma
 from deoldify_lite.core import UserError, read_table, record
 from deoldify_lite.measures import FullTally, learned_metrics
-from deoldify_lite.metrics import (GAP, Tally, ab_histogram, as_image, colourfulness, contact_sheet, curves,
-                                   histogram_distance, pick, psnr, report, stale, tally)
+from deoldify_lite.metrics import (Tally, ab_histogram, as_image, colourfulness, curves, histogram_distance, pick, psnr, report, stale,
+                                   tally)
+from deoldify_lite.sheet import GAP, contact_sheet
 
 def photo(name, side=96):
     "A real photo, (3, side, side) in [0, 1]."
