@@ -585,6 +585,16 @@ def test_onnx_without_torch_gives_the_same_answer(model, photo, tmp_path, float3
     fails('is no ONNX file', 'colorize', 'in.png', '-o', 'x.png', '--model', 'page.onnx', cwd=tmp_path)
 
 
+@pytest.mark.parametrize('options', [[], ['--contact-sheet'], ['--compare', '--label']], ids=str)
+def test_a_small_server_needs_no_torch(model, photo, tmp_path, options):
+    photo.save(tmp_path/'in.png')
+    command = ['deoldify-lite', 'colorize', 'in.png', '-o', 'out', '--model', str(model.with_suffix('.onnx')), *options]
+    blocked = ('torch', 'fastai', 'torchvision', 'matplotlib', 'kornia', 'skimage', 'sklearn', 'pandas', 'scipy', 'safetensors', 'cv2')
+    code = f'import sys\nsys.modules.update(dict.fromkeys({blocked!r}))\nsys.argv = {command!r}\nfrom deoldify_lite.cli import main\nmain()'
+    out = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    assert out.returncode == 0 and len(list((tmp_path/'out').iterdir())) == 1, out.stdout + out.stderr
+
+
 def test_an_onnx_file_runs_on_the_processor_where_that_is_asked_for(model, monkeypatch):
     import onnxruntime
     asked, real = [], onnxruntime.InferenceSession
