@@ -27,6 +27,7 @@ class Limits:
     pixels:int=50_000_000 # Of a photo; at 4 bytes a pixel, and some copies, a gigabyte
     seconds:int=120 # Of a film
     queue:int=16 # Requests at work or waiting; more are refused
+    frame:int=9_000_000 # Pixels of a film's frame: 4K has 8.3 million
 
 class Busy(UserError): "Too many requests are waiting."
 
@@ -97,7 +98,8 @@ class Service:
         from deoldify_lite.frames import film_size
         from deoldify_lite.video import Film, colorize_video
         seconds,pixels = film_size(src)
-        if pixels > self.limits.pixels: raise UserError(f"The film has {pixels:,} pixels a frame; at most {self.limits.pixels:,} are taken here.")
+        most = min(self.limits.pixels, self.limits.frame)
+        if pixels > most: raise UserError(f"The film has {pixels:,} pixels a frame; at most {most:,} are taken here.")
         if seconds > self.limits.seconds: raise UserError(f"The film is {seconds:.0f} s long; at most {self.limits.seconds} s are taken here.")
         if not self.films.acquire(blocking=False): raise Busy("Another film is being colorized: try again in some minutes.")
         try: return colorize_video(self.model(model), src, dst, Film(render_factor, saturation, label=label))
@@ -109,25 +111,29 @@ PATIENCE = 120 # seconds that a request may take to arrive: it holds a place in 
 
 class BodyLimit:
     "ASGI middleware: requests with more than so many bytes are answered with 413, and those that do not arrive with 408."
-    def __init__(self, app, most:int, others:dict): self.app,self.most,self.others = app,most,others # bytes; and by the beginning of paths, other bytes
+    def __init__(self, app, most:int, others:dict): self.app,self.most,self.others = app,most,others # bytes; and by the beginning of paths, see `api`
 
     async def __call__(self, scope, receive, send):
         if scope['type'] != 'http': return await self.app(scope, receive, send)
         from starlette.responses import JSONResponse
         def refusal(code, why): return JSONResponse(dict(detail=why), code, {'Connection': 'close'})
-        other = next((n for path,n in self.others.items() if scope['path'].startswith(path)), None)
-        most,end = (other, None) if other else (self.most, time.monotonic() + PATIENCE)
+        headers,other = dict(scope['headers']),next((o for path,o in self.others.items() if scope['path'].startswith(path)), None)
+        most,end = (other[0], None) if other else (self.most, time.monotonic() + PATIENCE)
+        look = other[1](headers) if other else lambda body: None
         too_long = refusal(413, f"At most {most // 2**20} MB are taken here.")
-        declared = dict(scope['headers']).get(b'content-length', b'0')
+        declared = headers.get(b'content-length', b'0')
         if not declared.isdigit() or int(declared) > most: return await too_long(scope, receive, send)
         seen,arriving,started,refused = 0,True,False,None
         async def counted():
             nonlocal seen,arriving,refused
-            try: message = await asyncio.wait_for(receive(), end - time.monotonic() if end and arriving else None)
+            left = (end - time.monotonic() if end else PATIENCE) if arriving else None
+            try: message = await asyncio.wait_for(receive(), left)
             except asyncio.TimeoutError: refused = refusal(408, f"The request did not arrive within {PATIENCE} s.")
             else:
-                seen,arriving = seen + len(message.get('body', b'')),message.get('more_body', False)
+                body,arriving = message.get('body', b''),message.get('more_body', False)
+                seen += len(body)
                 if seen > most: refused = too_long
+                elif why := look(body): refused = refusal(400, why)
             if refused: raise _Refused
             return message
         async def passed(message):
@@ -160,7 +166,8 @@ class _Refused(Exception): "A request's body is longer than its limit, or late."
 
 def api(
     service:Service, # Does the work
-    others:dict={}, # Bytes of a request where the service's limit does not hold, by the beginning of its path
+    others:dict={}, # Where the service's limit does not hold, by the beginning of paths: bytes of a request, and what makes of its headers a function
+    # that is handed its body piece by piece and answers what is wrong with it, if anything is. Such a request may take its time, but not stand still.
 ): # A FastAPI app
     "The service as an app, to which a page can be added."
     from fastapi import FastAPI, File, Form, UploadFile

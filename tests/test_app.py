@@ -23,6 +23,7 @@ from PIL import Image
 from test_cli import fails
 from test_colorize import ARGS, bomb, model, photo  # noqa: F401
 
+from deoldify_lite.app import Door
 from deoldify_lite.colorizer import Colorizer
 from deoldify_lite.export import load_generator, save_generator
 from deoldify_lite.service import Limits, Service, api
@@ -154,6 +155,50 @@ def test_no_address_and_no_foreign_path(address):
         assert httpx.get(url + where).status_code == 404, where
     assert httpx.get(f'{url}/gradio_api/file=/etc/passwd').status_code == 403
     assert httpx.get(f'{url}/api/health', headers=dict(Host='evil.example')).status_code == 400
+
+
+def test_uploads_of_the_page_are_files_and_nothing_else(address, photo):  # noqa: F811
+    url, process = address
+    upload = lambda **kwargs: httpx.post(f'{url}/gradio_api/upload', timeout=60, **kwargs)
+    path, = upload(files=dict(files=('a.png', png(photo)))).raise_for_status().json()
+    assert path.endswith('a.png')
+    before = memory_of(process) if sys.platform == 'linux' else 0
+    big = b'--x\r\nContent-Disposition: form-data; name="files"\r\n\r\n' + bytes(30 << 20) + b'\r\n--x--\r\n'
+    form = {'Content-Type': 'multipart/form-data; boundary=x'}
+    for content, headers in (big, form), (b'no form', form):
+        answer = upload(content=content, headers=headers)
+        assert answer.status_code == 400 and 'Only files are taken here' in answer.text, answer.text
+    if sys.platform == 'linux': assert memory_of(process) < before + 15       # MiB: the 30 of the field were not kept
+    assert upload(content=iter([b'--x']), headers=form).status_code == 411
+    tower = httpx.post(f'{url}/gradio_api/queue/join', content=b'[' * 200_000, headers={'Content-Type': 'application/json'})
+    assert tower.status_code == 400
+
+
+def test_the_disk_is_not_filled_by_uploads_at_the_same_time(tmp_path, monkeypatch):
+    monkeypatch.setattr('deoldify_lite.app.FULL', 100)
+    said, most = [], []
+    async def app(scope, receive, send):
+        most.append(door.arriving)
+        await asyncio.sleep(.1)
+    async def send(message): said.append(message.get('status'))
+    door = Door(app, tmp_path)
+    scope = dict(type='http', method='POST', path='/gradio_api/upload', headers=[(b'content-length', b'40')])
+    async def both(): await asyncio.gather(*[door(scope, None, send) for _ in range(3)])
+    asyncio.run(both())
+    assert most == [40, 80] and said[0] == 503 and door.arriving == 0
+
+
+def test_connections_that_nobody_reads_from_are_limited(address):
+    url, _ = address
+    host, port = url.removeprefix('http://').split(':')
+    held = [socket.create_connection((host, int(port))) for _ in range(100)]
+    try: assert httpx.get(f'{url}/api/health', timeout=60).status_code == 503
+    finally:
+        for s in held: s.close()
+    for _ in range(50):
+        if httpx.get(f'{url}/api/health', timeout=60).status_code == 200: return
+        time.sleep(.1)
+    pytest.fail('connections were closed, and it still refuses')
 
 
 def memory_of(process): return int(re.search(r'VmRSS:\s+(\d+)', Path(f'/proc/{process.pid}/status').read_text())[1]) / 2**10
