@@ -29,6 +29,7 @@ from deoldify_lite.deoldify import ARCHITECTURES, RENDER_FACTOR
 from deoldify_lite.export import export_onnx, load_generator, pack, save_generator
 from deoldify_lite.generator import generators
 from deoldify_lite.photos import find_data
+from deoldify_lite.video import colorize_video
 
 RUN = """import atexit, sys
 atexit.register(lambda: print('peak', open('/proc/self/status').read().split('VmHWM:')[1].split()[0]))
@@ -113,15 +114,33 @@ def many(a, models):
         show(f'{n} photos', n / seconds, 'photos/s', f'{gib:.2f} GiB at most (issue: 1.5 photos/s; memory flat)')
 
 
+def film(a, models):
+    from test_video import clip
+    n = 40 if a.quick else 200
+    title(f'a film of {n} frames, 640 x 480: a pan, a cut and a zoom, with grain')
+    src = clip(a.folder/'film.mp4', n, w=640, h=480, noise=5)
+    began = time.perf_counter()
+    made = colorize_video(Colorizer.load(models['safetensors']), src, a.folder/'colour.mp4', progress=False)
+    show('speed', n / (time.perf_counter() - began), 'frames/s')
+    before, after = made['flicker']
+    show('flicker of the network', before, 'of 255')
+    show('steadied', after, 'of 255', f'{after / before:.2f} of it (issue: half)')
+
+
 def service(a, models, clients=8):
     each = 3 if a.quick else 25
-    title(f'the service: {clients} clients at once, {each} photos of 1 megapixel each')
+    title(f'the service: {clients} clients at once, {each} photos of 1 megapixel each, and for five of them a broken one')
     port = free_port()
     process = subprocess.Popen([sys.executable, '-m', 'deoldify_lite.cli', 'app', '--model', str(models['safetensors']), '--port', str(port)],
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | dict(TMPDIR=str(a.folder)))
     url, data = f'http://127.0.0.1:{port}/api', (a.folder/'1mp.jpg').read_bytes()
     def client(_):
-        with httpx.Client(timeout=300) as c: return [timed(lambda: c.post(f'{url}/colorize', files=dict(photo=data)).raise_for_status())() for _ in range(each)]
+        waits = []
+        with httpx.Client(timeout=300) as c:
+            for i in range(each):
+                if i % 5 == 2 and c.post(f'{url}/colorize', files=dict(photo=data[:3000])).status_code != 422: raise SystemExit('A broken photo was not refused.')
+                waits.append(timed(lambda: c.post(f'{url}/colorize', files=dict(photo=data)).raise_for_status())())
+        return waits
     try:
         while not alive(url, process): time.sleep(.3)
         began = time.perf_counter()
@@ -129,7 +148,11 @@ def service(a, models, clients=8):
         show('throughput', len(waits) / (time.perf_counter() - began), 'photos/s')
         show('wait, p50', median(waits), 'seconds')
         show('wait, p95', quantiles(waits, n=20)[-1], 'seconds')
+        show('memory at most', peak_of(process), 'GiB')
     finally: process.terminate()
+
+
+def peak_of(process): return int(re.search(r'VmHWM:\s+(\d+)', Path(f'/proc/{process.pid}/status').read_text())[1]) / 2**20
 
 
 def alive(url, process):
@@ -148,7 +171,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         a.folder = Path(folder)
         models = files(a, a.folder)
-        for part in runtimes, imported, one, many, service: part(a, models)
+        for part in runtimes, imported, one, many, film, service: part(a, models)
     if a.json: a.json.write_text(json.dumps(ROWS, indent=1))
 
 
