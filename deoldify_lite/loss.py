@@ -103,7 +103,7 @@ class L1L2Loss(TargetLoss):
 
 @losses('joint')
 class JointLoss(L2Loss):
-    "Squared error of chroma, and cross-entropy of the photo's class (Iizuka et al. 2016)."
+    "Mean squared error of chroma, and cross-entropy of the photo's class (Iizuka et al. 2016, equation 4, which sums both)."
     labels = True
     def __init__(self,
         alpha:float=4 / 300, # Weight of the class: the paper's 1/300, for chroma in -1 … 1 in place of 0 … 1

@@ -42,7 +42,7 @@ class Accuracies:
         self.counts += torch.bincount(colour * (FARTHEST + 2) + off, minlength=self.counts.numel()).reshape(self.counts.shape).cpu()
 
     def result(self)->dict: # Areas under the curves, 0 … 1
-        "Raw and class-balanced accuracy of all photos so far."
+        "Raw accuracy of all photos so far, and balanced: the mean over the bins of colour that occur in them (Zhang et al. weigh by ImageNet's prior)."
         def area(counts): return (counts.cumsum(-1)[...,:-1] / counts.sum(-1, keepdim=True)).mean(-1)
         there = self.counts[self.counts.sum(1) > 0]
         return dict(accuracy=area(self.counts.sum(0)).item(), balanced=area(there).mean().item())
@@ -61,6 +61,7 @@ def learned_metrics(
         return made
     for name,make in dict(fid=lambda: FrechetInceptionDistance(normalize=True), lpips=lambda: LearnedPerceptualImagePatchSimilarity(normalize=True)).items():
         try: made[name] = make().to(device)
+        except ModuleNotFoundError as e: warnings.warn(missing(f'{name.upper()} is left out, it needs {e.name}', 'torchmetrics[image]'))
         except Exception as e: warnings.warn(f"{name.upper()} is left out: its weights cannot be had ({type(e).__name__}).")
     return made
 
@@ -95,4 +96,4 @@ class FullTally(Tally):
         known = super().result()
         known['colour_off'] = abs(known['colourfulness'] - known['colourfulness_real'])
         known |= zip(('mse', 'mse_ab', 'psnr_ab', 'ssim'), (self.more / self.photos).tolist())
-        return known | self.accuracies.result() | {k: m.compute().item() for k,m in self.learned.items()}
+        return known | self.accuracies.result() | {k: m.compute().item() for k,m in self.learned.items() if k != 'fid' or self.photos > 1}

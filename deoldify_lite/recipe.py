@@ -8,6 +8,7 @@ __all__ = ['MAX_ROUNDS', 'MEASURES', 'BATCHES', 'recipes', 'IMAGENET', 'deoldify
            'Recipe', 'resolve', 'change', 'to_json', 'from_json', 'differences']
 
 # %% ../nbs/10_recipe.ipynb #12054e1b
+import math
 from dataclasses import asdict, dataclass, field, replace
 from .core import Registry, UserError
 
@@ -43,6 +44,7 @@ class Gan:
     content:float=1.5 # Weight of stage 1's loss beside it (DeOldify's weights_gen)
     patience:int=8 # Checkpoints without a better pick before it stops
     average:int=1 # Generator steps that the kept weights are averaged over, exponentially; 1 for the weights of the moment
+    picks:bool=True # Keep the checkpoint that the rule picks, and stop when none better comes; otherwise the last, as published systems that have no rule
     plateau:int=0 # Checkpoints without a better PSNR before all rates fall to a tenth (Zhou and Zhou 2019); 0 for never
     epochs:int=0 # Set by `resolve`
     photos:int=0 # Set by `resolve`
@@ -114,10 +116,11 @@ def change(
 )->Recipe: # The changed recipe
     "Apply SIZES, which critic and GAN do not exceed, and EPOCHS. Raises `UserError` for sizes that do not grow or that no network can take."
     fits,critic_fits,gan = recipe.pretrain,recipe.critic_fits,recipe.gan
-    if (sizes or epochs is not None) and not fits: raise UserError(f"Recipe '{recipe.name}' has no stage 1: leave SIZES and EPOCHS out.")
+    if epochs is not None and not fits: raise UserError(f"Recipe '{recipe.name}' has no stage 1: leave EPOCHS out.")
     if sizes:
         if any(b <= a for a,b in zip(sizes, sizes[1:])): raise UserError(f"SIZES must grow from one to the next, not {' '.join(map(str, sizes))}.")
         if min(sizes) < 32: raise UserError(f"SIZES start at 32 pixels; {min(sizes)} is too small for the network.")
+        if not fits: return _gan_at(recipe, sizes)
         frozen,free = [f for f in fits if f.frozen],[f for f in fits if not f.frozen]
         fits = tuple(_at(f, sizes[0]) for f in frozen) + tuple(_at(f, s) for s in sizes for f in _nearest(free, s))
         within = lambda fit: _at(fit, min(fit.size, sizes[-1]))
@@ -126,6 +129,12 @@ def change(
         if not 1 <= epochs <= MAX_ROUNDS: raise UserError(f"EPOCHS must be 1 or more, and {MAX_ROUNDS} or less, not {epochs}.")
         fits = tuple(replace(f, seen=epochs * n) for f in fits)
     return replace(recipe, pretrain=fits, critic_fits=critic_fits, gan=gan)
+
+def _gan_at(recipe, sizes):
+    "A GAN from nothing at another size: its U-Net halves that to what was left before."
+    if len(sizes) > 1: raise UserError(f"Recipe '{recipe.name}' trains at one size: SIZES should be one of {', '.join(map(str, sizes))}.")
+    args,more = recipe.generator_args,round(math.log2(sizes[0] / recipe.gan.size))
+    return replace(recipe, gan=_at(recipe.gan, sizes[0]), generator_args=args | (dict(depth=args['depth'] + more) if 'depth' in args else {}))
 
 def _nearest(fits, size):
     "The fits of the size that is nearest."
@@ -240,10 +249,10 @@ iizuka = _system('iizuka', generator='iizuka', loss='joint',
     pretrain=(Fit(64, 16, SEEN, 1e-3, 1e-3),))                        # paper: Places at 224 px, batch 128, AdaDelta, which has no rate
 unet_l1 = _system('unet-l1', generator_args=dict(backbone='resnet18', target='ab', norm='batch'), loss='l1',
     pretrain=(Fit(64, 16, SEEN, 1e-4, 1e-4, spread=1.),))             # report: 256 px, batch 16, Adam, 1e-4
-pix2pix = _system('pix2pix', generator='pix2pix', loss='l1', pretrain=(), critic='patch-lab',
-    gan=Gan(64, 16, 2 * SEEN, 8, lr=2e-4, spread=1., critic_mult=1., betas=(.5, .999), critic_thresh=9., max_critic=1, # turn by turn
+pix2pix = _system('pix2pix', generator='pix2pix', generator_args=dict(depth=5), loss='l1', pretrain=(), critic='patch-lab', # paper: 8, at 256 px
+    gan=Gan(64, 16, 2 * SEEN, 8, picks=False, lr=2e-4, spread=1., critic_mult=1., betas=(.5, .999), critic_thresh=9., max_critic=1, # turn by turn
             content=100.))                                            # paper: lambda 100, Adam 2e-4, betas 0.5 and 0.999
 _register(replace(pix2pix, name='pix2pix-resnet18', start='unet-l1')) # report: from its trained U-Net
 dcgan = _register(replace(pix2pix, name='dcgan', critic='dcgan', loss='l2', # the report's cure: squared error, falling rates, checkpoints
-    gan=replace(pix2pix.gan, plateau=2)))
-_register(replace(dcgan, name='dcgan-mae', loss='l1', gan=pix2pix.gan)) # Nazeri et al. 2018: absolute error, rates that stay
+    gan=replace(pix2pix.gan, plateau=2, picks=True)))
+_register(replace(dcgan, name='dcgan-mae', loss='l1', gan=pix2pix.gan)) # without it: absolute error, rates that stay, the last checkpoint

@@ -18,7 +18,7 @@ from fastai.metrics import accuracy
 from PIL import Image
 from tqdm.auto import tqdm
 from .color import as_photo, denormalize, inputs, normalize
-from .core import Run, UserError, atomic, rank, read_table, record, seed_all, seed_of, together, world, write_table
+from .core import Run, UserError, atomic, rank, read_json, read_table, record, seed_all, seed_of, together, world, write_table
 from .critic import critics
 from .data import GreyToClass, critic_dls, decode, stored_side
 from .export import encoder_start, save_generator
@@ -217,10 +217,11 @@ def pick_checkpoint(
     run:Run, # A run whose `gan/log.csv` exists
     cycle:int=1, # Which round of stages 2 to 4
 )->dict: # The row of the log that the rule picks
-    "Replay the inflection-point rule on the saved log. Raises `UserError` when there is none."
+    "Replay the inflection-point rule on the saved log; the last row where the recipe has no rule. Raises `UserError` when there is none."
     rows = gan_log(run, cycle)
     if not rows: raise UserError(f"{run.path} has no gan/log.csv yet: run train-gan first.")
-    return pick(rows, _before(gan_log(run)))
+    gan = (read_json(run/'recipe.json') or {}).get('gan', {})
+    return rows[-1] if not gan.get('picks', True) else pick(rows, _before(gan_log(run)))
 
 def _before(rows):
     "PSNR of the generator that the first cycle's GAN began with; None where it began from nothing: such a log has no checkpoint 0."
@@ -230,7 +231,7 @@ def train_gan(
     t:Training, # What to train, where
     cycle:int|None=None, # Which round of stages 2 to 4; the last when not given
 )->str: # File of the picked generator's weights, in the run folder
-    "Stage 4: generator and critic in turns, and the checkpoint just before it goes wrong. Raises `UserError` for a recipe without it."
+    "Stage 4: generator and critic in turns, and the checkpoint just before it goes wrong, or the last. Raises `UserError` for a recipe without it."
     if not t.recipe.gan: raise UserError(f"Recipe '{t.recipe.name}' has no GAN: run deoldify-lite export --run {t.run.path.name}.")
     cycle = cycle or t.recipe.cycles
     name,step,gan = cycle_file(cycle, 'gan.pth'),cycle_file(cycle, 'gan'),t.recipe.gan
@@ -246,7 +247,7 @@ def train_gan(
         kept.load_state_dict(average.memory)
         rows = _checkpoint(t, cycle, learn, kept, number, dls.valid)
         if gan.plateau and plateau(rows, gan.plateau): learn.opt.set_hyper('lr', [h['lr'] / 10 for h in learn.opt.hypers])
-        if before and stale(rows, _before(gan_log(t.run)), gan.patience): raise CancelFitException
+        if before and gan.picks and stale(rows, _before(gan_log(t.run)), gan.patience): raise CancelFitException
     fit_step(t, learn, step, gan, gan_lrs(generator, critic, gan.lr, gan.spread, gan.critic_mult), OnScale, one_cycle=False,
          cbs=[average, Every(every, _at_checkpoint)])
     best = pick_checkpoint(t.run, cycle)

@@ -34,12 +34,15 @@ def test_compare_trains_measures_and_goes_on(parts, tmp_path, monkeypatch):
     text = made.read_text()
     for word in ('unet-l1', 'pix2pix-resnet18', 'grey copy', 'constant chroma', 'PSNR', 'AuC balanced'): assert word in text
     costs = {row.split(' | ')[0][2:]: row.split(' | ') for row in text.split('## What it cost')[1].split('## ')[0].splitlines() if row.startswith('| ')}
-    assert costs['pix2pix-resnet18'][-1] == 'unet-l1 |' and int(costs['unet-l1'][1].replace(',', '')) > 0
+    assert costs['pix2pix-resnet18'][-2:] == ['unet-l1', 'l1 |'] and costs['unet-l1'][-2:] == ['random weights', 'l1 |']
+    grey = json.loads((tmp_path/'out'/'comparison'/'baselines.json').read_text())['measured'][f'{tmp_path.name}-test0']['grey copy']
+    seconds = {name: [float(s.replace(',', '') or 0) for s in row[2:4]] for name, row in costs.items() if name in names}
+    assert seconds['unet-l1'][0] == seconds['unet-l1'][1] > 0 == seconds['pix2pix-resnet18'][0]  # the GAN has no stage 1 of its own
+    assert text.count('Left out: FID and LPIPS') == (0 if 'fid' in grey else len(tests))
     label = f'{tmp_path.name}-test0'
     row = {name: json.loads((tmp_path/'out'/'comparison'/f'{name}.json').read_text()) for name in ('baselines', *names)}
     protocol = row['unet-l1']['of']['protocols'][label]
     assert protocol['size'] == 64 and protocol['photos'] == 2 and len(protocol['set']) == 16 and protocol['data'] == label
-    grey = row['baselines']['measured'][label]['grey copy']
     assert grey['colourfulness'] < 1e-3 and grey['ab_distance'] == pytest.approx(1, abs=.02)
     assert row['unet-l1']['measured'][label]['unet-l1']['parameters'] > .1 and not row['unet-l1']['checkpoints']
     gan = row['pix2pix-resnet18']

@@ -369,6 +369,25 @@ def test_learned_metrics_see_every_photo_of_both_kinds():
     assert made['fid'].seen == [(1, True), (1, False)] * 2 and made['lpips'].seen == [(1, None)] * 2
     assert full.result()['fid'] == 4 and full.result()['lpips'] == 2
 
+class Means(torch.nn.Module):
+    "Stands in for Inception: three features, the means of the channels."
+    num_features = 3
+    def forward(self, x): return x.double().mean((2, 3))
+
+def test_fid_is_the_distance_of_two_normal_distributions():
+    from scipy.linalg import sqrtm
+    from torchmetrics.image.fid import FrechetInceptionDistance
+    rng = torch.Generator().manual_seed(0)
+    real,made = torch.rand(12, 3, 16, 16, generator=rng) * torch.linspace(.2, 1, 12)[:,None,None,None],torch.rand(12, 3, 16, 16, generator=rng)
+    full = FullTally(dict(fid=FrechetInceptionDistance(feature=Means(), normalize=True)))
+    for a,b in zip(made.split(5), real.split(5)): full.add(a, b)
+    a,b = [x.double().mean((2, 3)).numpy() for x in (made, real)]
+    means,spread = ((a.mean(0) - b.mean(0))**2).sum(),np.trace(np.cov(a.T) + np.cov(b.T) - 2 * sqrtm(np.cov(a.T) @ np.cov(b.T)).real)
+    assert full.result()['fid'] == pytest.approx(means + spread, rel=1e-3) and full.result()['fid'] > .01
+    one = FullTally(dict(fid=FrechetInceptionDistance(feature=Means(), normalize=True)))
+    one.add(made[:1], real[:1])
+    assert 'fid' not in one.result()                                 # a single photo has no spread
+
 def test_learned_metrics_without_weights_are_left_out_in_a_sentence(monkeypatch):
     def gone(*args, **kwargs): raise OSError('no network')
     monkeypatch.setattr('torchmetrics.image.fid.FrechetInceptionDistance', gone)

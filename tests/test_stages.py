@@ -414,7 +414,7 @@ def test_the_critic_starts_from_weights_that_know_colours(finished, photos, tmp_
 
 def test_finetune_keeps_the_kind_of_input(finished, photos, tmp_path, gentle):
     says("learned from 'grey'", lambda: start(tmp_path, photos, 'finetune', start=str(finished.run/'generator.safetensors'), input='sketch'))
-    says('has no stage 1', lambda: start(tmp_path, photos, 'pix2pix', sizes=[64]))
+    says('has no stage 1', lambda: start(tmp_path, photos, 'pix2pix', epochs=2))
 
 
 def test_finetune_without_a_start(photos, tmp_path, gentle, monkeypatch):
@@ -423,6 +423,19 @@ def test_finetune_without_a_start(photos, tmp_path, gentle, monkeypatch):
     says('finish that run first', lambda: start(tmp_path, photos, 'finetune', start=str(tmp_path/'other')))
     says('starts from nothing', lambda: start(tmp_path, photos, 'tiny', start='released'))
     assert not (tmp_path/'run'/'recipe.json').exists()
+
+
+def test_a_gan_at_another_size_without_a_rule(photos, tmp_path, monkeypatch):
+    gan = replace(recipes['tiny'].gan, picks=False)
+    monkeypatch.setitem(recipes, 'scratch', replace(recipes['pix2pix'], name='scratch', generator_args=dict(depth=4, nf=4), critic_args=dict(nf=4), gan=gan))
+    t = start(tmp_path, photos, 'scratch', sizes=[96])
+    assert t.size == 96 and t.recipe.generator_args == dict(depth=5, nf=4)
+    monkeypatch.setattr(stages, 'pick', lambda *args: pytest.fail('there is no rule'))
+    stages.export(t)
+    last = stages.gan_log(t.run)[-1]
+    assert stages.pick_checkpoint(t.run) == last and len(stages.gan_log(t.run)) > 1
+    kept = stages.load_state(t.run/'gan'/f"{int(last['checkpoint']):03}.pth")
+    assert all((v == kept[k]).all() for k,v in stages.load_state(t.run/'gan.pth').items())
 
 
 def test_a_gan_from_nothing(photos, tmp_path, monkeypatch):
