@@ -199,6 +199,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'deoldify_lite.core.record': ('core.html#record', 'deoldify_lite/core.py'),
                                     'deoldify_lite.core.seed_all': ('core.html#seed_all', 'deoldify_lite/core.py'),
                                     'deoldify_lite.core.seed_of': ('core.html#seed_of', 'deoldify_lite/core.py'),
+                                    'deoldify_lite.core.sweep_parts': ('core.html#sweep_parts', 'deoldify_lite/core.py'),
                                     'deoldify_lite.core.together': ('core.html#together', 'deoldify_lite/core.py'),
                                     'deoldify_lite.core.walk': ('core.html#walk', 'deoldify_lite/core.py'),
                                     'deoldify_lite.core.world': ('core.html#world', 'deoldify_lite/core.py'),

@@ -49,7 +49,9 @@ class FilesOnly:
         if self.sound: self.parser = MultipartParser(options[b'boundary'], heard)
 
     def _field(self, data, start, end): self.name,self.value = self.name + data[start:end].lower(),b''
-    def _add(self, data, start, end): self.value += data[start:end]
+    def _add(self, data, start, end):
+        self.value += data[start:end]
+        if len(self.value) > ASKED: self.sound = False
     def _header(self):
         if self.name == b'content-disposition' and b'filename' not in self.options(self.value)[1]: self.sound = False
         self.name = b''

@@ -456,11 +456,11 @@ def test_two_commands_on_one_folder_do_not_disturb_each_other(photo, tmp_path):
 def test_what_a_kill_left_goes_with_the_next_command(photo, tmp_path):
     photo.save(tmp_path/'in.png')
     with atomic(tmp_path/'out'/'in.png', shared=True) as part: part.touch()
-    old, new = part.with_name(f'{part.name}.png'), part.with_name('.1.part.png')
-    for f in old, new: f.write_bytes(b'half')
-    os.utime(old, (1, 1))
+    old, new, theirs = part, part.with_name('.01234567-89abcdef.part.png'), part.with_name('.letters.part.png')
+    for f in old, new, theirs: f.write_bytes(b'half')
+    for f in old, theirs: os.utime(f, (1, 1))
     colorize_all(Colorizer(None, 64, run=lambda x: x), plan_jobs([tmp_path/'in.png'], tmp_path/'out'), overwrite=True, progress=False)
-    assert not old.exists() and new.exists()                             # somebody may be writing that one
+    assert not old.exists() and new.exists() and theirs.exists()         # somebody may be writing the new one, and that of another name is not ours
 
 
 def test_large_photos_are_worked_on_one_by_one(tmp_path, monkeypatch):
