@@ -893,6 +893,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'deoldify_lite.training._encoder_source': ( 'training.html#_encoder_source',
                                                                                     'deoldify_lite/training.py'),
                                         'deoldify_lite.training._note': ('training.html#_note', 'deoldify_lite/training.py'),
+                                        'deoldify_lite.training._place': ('training.html#_place', 'deoldify_lite/training.py'),
                                         'deoldify_lite.training._plan': ('training.html#_plan', 'deoldify_lite/training.py'),
                                         'deoldify_lite.training._saved': ('training.html#_saved', 'deoldify_lite/training.py'),
                                         'deoldify_lite.training._start': ('training.html#_start', 'deoldify_lite/training.py'),

@@ -7,7 +7,7 @@ __all__ = ['PRIOR_PHOTOS', 'Training', 'backbone', 'critic_backbone', 'critic_kn
            'Accuracy', 'fit_step', 'save_weights', 'drop_cache']
 
 # %% ../nbs/11e_training.ipynb #9f4e9750
-import shutil, warnings, zlib
+import os, shutil, warnings, zlib
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from inspect import signature
@@ -134,6 +134,10 @@ def start_file(
     if start == 'released': raise UserError(f"There are no released weights in {path.parent} to start from: name a file or a finished run with --start.")
     raise UserError(f"There is no generator in {path} to start from: finish that run first with deoldify-lite export.")
 
+def _place(start):
+    "The same start, called alike wherever it is asked for."
+    return str(Path(start).resolve()) if start and (start.endswith('.safetensors') or os.sep in start) else start
+
 @dataclass(frozen=True)
 class _Asked:
     "What a user asks for; None leaves it to the recipe."
@@ -225,7 +229,7 @@ def open_training(
 )->Training:
     "Start a run, or go on with it. Raises `UserError` for a new one without photos, and when what is asked for differs from what a run was started with."
     if input and input not in inputs: raise UserError(f"There is no input '{input}': choose {' or '.join(inputs)}.")
-    device = best_device(device or 'auto')
+    device,start = best_device(device or 'auto'),_place(start)
     if not run.has('recipe.json') and rank() == 0:
         _start(run, data or '', _Asked(recipe or 'deoldify', sizes, epochs, start, input))
     together()
