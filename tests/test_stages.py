@@ -403,6 +403,9 @@ def test_the_critic_starts_from_weights_that_know_colours(finished, photos, tmp_
     monkeypatch.setitem(recipes, 'tiny', replace(recipes['tiny'], critic='resnet', critic_args=dict(backbone='resnet18'), critic_fits=rates))
     monkeypatch.setitem(recipes, 'on', replace(recipes['tiny'], name='on', start='released'))
     t = start(tmp_path/'on', photos, 'on', start=str(finished.run/'generator.safetensors'))
+    with monkeypatch.context() as m:
+        m.chdir(finished.run.path)
+        assert start(tmp_path/'on', photos, 'on', start='./generator.safetensors').recipe == t.recipe    # the same file by another name
     assert (t.recipe.critic_fits[0].lr, t.recipe.critic_fits[0].spread) == (1e-4, 1.) and stages.critic_start(t) is None  # that encoder has seen grey photos only
     monkeypatch.setattr('deoldify_lite.export.imagenet_encoder', lambda arch: known.setdefault(arch, encoder(arch).state_dict()))
     t = start(tmp_path/'imagenet', photos)
