@@ -220,7 +220,7 @@ def pick_checkpoint(
     "Replay the inflection-point rule on the saved log; the last row where the recipe has no rule. Raises `UserError` when there is none."
     rows = gan_log(run, cycle)
     if not rows: raise UserError(f"{run.path} has no gan/log.csv yet: run train-gan first.")
-    gan = (read_json(run/'recipe.json') or {}).get('gan', {})
+    gan = read_json(run/'recipe.json')['gan'] if run.has('recipe.json') else {}
     return rows[-1] if not gan.get('picks', True) else pick(rows, _before(gan_log(run)))
 
 def _before(rows):
