@@ -75,7 +75,7 @@ COLUMNS = dict(psnr=('PSNR, dB', '.2f'), ssim=('SSIM', '.3f'), mse=('MSE', '.4f'
                accuracy=('AuC', '.3f'), balanced=('AuC balanced', '.3f'), fid=('FID', '.1f'), lpips=('LPIPS', '.3f'),
                parameters=('parameters, M', '.1f'), ms=('ms a photo', '.0f'))
 
-LEARNED = dict(fid='FID', lpips='LPIPS') # columns that networks measure, see `learned_metrics`
+LEARNED = 'fid', 'lpips' # columns that networks measure, see `learned_metrics`
 
 def _as_batch(photos): return torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).float() / 255
 
@@ -122,7 +122,7 @@ def left_out(
     results:dict, # See `measure_models`
 )->list[str]: # Lines, none where all is there
     "Which learned metrics are missing from a table, and why."
-    absent = [LEARNED[k] for k in LEARNED if not any(k in r for r in results.values())]
+    absent = [COLUMNS[k][0] for k in LEARNED if not any(k in r for r in results.values())]
     return [f"Left out: {' and '.join(absent)}, which need torchmetrics and weights that could not be had.", ''] if absent else []
 
 # %% ../nbs/13e_evaluate.ipynb #714b7717

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from bench import RECIPE, ROWS, alternate, rate, ratio, show, timed, title
 from PIL import Image
-from test_app import free_port
+from test_app import free_port, memory_of
 
 from deoldify_lite.colorizer import Colorizer, shrink
 from deoldify_lite.core import STD
@@ -148,11 +148,8 @@ def service(a, models, clients=8):
         show('throughput', len(waits) / (time.perf_counter() - began), 'photos/s')
         show('wait, p50', median(waits), 'seconds')
         show('wait, p95', quantiles(waits, n=20)[-1], 'seconds')
-        show('memory at most', peak_of(process), 'GiB')
+        show('memory at most', memory_of(process, 'VmHWM') / 2**10, 'GiB')
     finally: process.terminate()
-
-
-def peak_of(process): return int(re.search(r'VmHWM:\s+(\d+)', Path(f'/proc/{process.pid}/status').read_text())[1]) / 2**20
 
 
 def alive(url, process):

@@ -201,7 +201,7 @@ def test_connections_that_nobody_reads_from_are_limited(address):
     pytest.fail('connections were closed, and it still refuses')
 
 
-def memory_of(process): return int(re.search(r'VmRSS:\s+(\d+)', Path(f'/proc/{process.pid}/status').read_text())[1]) / 2**10
+def memory_of(process, what='VmRSS'): return int(re.search(rf'{what}:\s+(\d+)', Path(f'/proc/{process.pid}/status').read_text())[1]) / 2**10
 
 
 def test_eight_clients_two_hundred_photos(address, photo):  # noqa: F811

@@ -480,7 +480,8 @@ def test_damage_is_left_out(tmp_path):
     assert out['frames'] == 20 and 0 < len(packets(tmp_path/'out.mp4', 'audio')) < len(packets(tmp_path/'in.ts', 'audio'))
     words = clip(tmp_path/'words.mkv', 4, subtitles=True)
     (tmp_path/'odd.mkv').write_bytes(words.read_bytes().replace(b'S_TEXT/UTF8', b'S_TEXT/ODD!'))
-    with pytest.warns(UserWarning, match='is left out'): colorize_video(colorizer(), tmp_path/'odd.mkv', tmp_path/'out.mkv', progress=False)
+    with pytest.warns(UserWarning, match='is neither these pictures nor sound nor subtitles that we know, and is left out'):
+        colorize_video(colorizer(), tmp_path/'odd.mkv', tmp_path/'out.mkv', progress=False)
     assert packets(tmp_path/'out.mkv', 'audio') and not packets(tmp_path/'out.mkv', 'subtitle')
     (tmp_path/'short.mkv').write_bytes(src.read_bytes()[:src.stat().st_size // 2])           # a copy that broke off
     assert 5 < colorize_video(colorizer(), tmp_path/'short.mkv', tmp_path/'out.mkv', progress=False)['frames'] < 15
