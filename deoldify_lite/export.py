@@ -117,7 +117,21 @@ def export_onnx(
                           dynamic_axes=dict(grey=open_axes, rgb=open_axes), opset_version=OPSET, **by_tracing)
         model = onnx.load(part)
         onnx.helper.set_model_props(model, dict(size=str(size), whole=str(int(generator.target.whole))))
+        _keep_bytes(onnx, model.graph)
         onnx.save(model, part)
+
+def _keep_bytes(onnx, graph):
+    "Weights that are bytes times a scale, which `pack` left, become bytes again; a runtime multiplies them once, when it opens the file."
+    add,node = onnx.numpy_helper.from_array,onnx.helper.make_node
+    for weight in list(graph.initializer):
+        name,floats = weight.name,torch.from_numpy(onnx.numpy_helper.to_array(weight).copy())
+        small = packed({name: floats})
+        if len(small) == 1 or not torch.allclose(unpacked(small)[name], floats, rtol=1e-5, atol=0.): continue
+        scale = small[f'{name}.scale'].view(-1, *[1] * (floats.ndim - 1))
+        graph.initializer.remove(weight)
+        graph.initializer.extend([add(small[name].numpy(), f'{name}.bytes'), add(scale.numpy(), f'{name}.scale')])
+        graph.node.insert(0, node('Mul', [f'{name}.floats', f'{name}.scale'], [name]))
+        graph.node.insert(0, node('Cast', [f'{name}.bytes'], [f'{name}.floats'], to=onnx.TensorProto.FLOAT))
 
 # %% ../nbs/11_export.ipynb #4c12f749
 def encoder_start(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from deoldify_lite.colorizer import Colorizer
-from deoldify_lite.core import UserError
+from deoldify_lite.core import RELEASED, UserError
 from deoldify_lite.deoldify import ARCHITECTURES, import_deoldify
 from deoldify_lite.export import export_onnx, load_generator
 from deoldify_lite.generator import DynamicUnet, encoder, unet_generator
@@ -55,6 +55,16 @@ def test_onnx_of_unets_with_a_factor(args, tmp_path):
         with torch.no_grad(): want = folded(generator)(x).numpy()
         got = session.run(None, {'grey': x.numpy()})[0]
         assert np.abs(got - want).max() < 1e-3 and np.abs(want[:, 0] - want[:, 2]).max() > .05
+
+
+def test_onnx_of_packed_weights_is_as_small_as_they_are(tmp_path):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    generator, header = load_generator(RELEASED)
+    export_onnx(generator, tmp_path/'g.onnx', header['size'])
+    assert (tmp_path/'g.onnx').stat().st_size < 1.01 * RELEASED.stat().st_size
+    x = torch.randn(1, 3, 64, 80).clamp(-2, 2)
+    with torch.no_grad(): want = folded(generator)(x).numpy()
+    assert np.abs(onnxruntime.InferenceSession(tmp_path/'g.onnx').run(None, {'grey': x.numpy()})[0] - want).max() < 1e-4
 
 
 @pytest.mark.parametrize('backbone', ['resnet18', 'resnet50'])
