@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'pretrain_gen', 'save_gen', 'pretrain_critic', 'train_gan', 'export', 'finetune', 'card', 'evaluate', 'compare',
-           'pick', 'colorize', 'video', 'serve_app', 'import_deoldify', 'pack', 'doctor', 'main']
+           'pick', 'colorize', 'video', 'serve_app', 'page', 'import_deoldify', 'pack', 'doctor', 'main']
 
 # %% ../nbs/16_cli.ipynb #1a03adac
 import errno, gc, os, sys, time, warnings
@@ -279,6 +279,15 @@ def serve_app(
     with _no_garbage(): models = open_models(model or None, device or 'auto')
     service = Service(models, Limits(megabytes, max_pixels, seconds, queue))
     serve(service, host, port)
+
+@app.command()
+def page(
+    out:Annotated[Path, typer.Argument(help="Folder to make.")],
+    model:Annotated[Optional[Path], typer.Option(help="A .safetensors; the released weights when not given.")]=None):
+    "A page for any web server that colorizes in its visitor's browser: photos stay there. Example: deoldify-lite page site"
+    from deoldify_lite.browser import write_page
+    made = write_page(out, model)
+    print(f"{made}: put the folder on a web server, or try it with: python -m http.server -d {out}")
 
 @app.command('import-deoldify')
 def import_deoldify(

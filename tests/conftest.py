@@ -1,5 +1,7 @@
 """What the tests share: a recipe that trains in seconds, and folders of real photos."""
+import json
 import os
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +50,33 @@ def die(m, end, batch, step=''):
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch): from_nothing(monkeypatch)
+
+
+@pytest.fixture(scope='module')
+def browser():
+    "Debian's Chromium, where there is one; it ends before the servers that it looks at."
+    found = shutil.which('chromium'), shutil.which('chromedriver')
+    if not all(found): pytest.skip('needs chromium and chromedriver')
+    webdriver = pytest.importorskip('selenium.webdriver')
+    options = webdriver.ChromeOptions()
+    options.binary_location = found[0]
+    for arg in '--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--window-size=1300,1000': options.add_argument(arg)
+    options.set_capability('goog:loggingPrefs', {'performance': 'ALL'})
+    browser = webdriver.Chrome(options, webdriver.ChromeService(found[1]))
+    yield browser
+    browser.quit()
+
+
+def wait_for(browser, css, text='', seconds=60):
+    "The first visible-or-not element that `css` finds and that contains `text`."
+    from selenium.webdriver.support.ui import WebDriverWait
+    return WebDriverWait(browser, seconds).until(lambda b: next((e for e in b.find_elements('css selector', css) if text in e.text), None), f"'{text}' in {css}")
+
+
+def asked_elsewhere(browser, url):
+    "Addresses that the browser asked for since it was asked last, other than those below `url`."
+    asked = {json.loads(e['message'])['message'].get('params', {}).get('request', {}).get('url', '') for e in browser.get_log('performance')}
+    return {a for a in asked if a.startswith('http') and not a.startswith(url)}
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Page and service as people meet them: a process of their own, real HTTP, a real browser where there is one."""
 import asyncio
 import io
-import json
 import os
 import re
 import shlex
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import asked_elsewhere, wait_for
 from PIL import Image
 from test_cli import fails
 from test_colorize import ARGS, bomb, model, photo  # noqa: F401
@@ -29,7 +29,6 @@ from deoldify_lite.export import load_generator, save_generator
 from deoldify_lite.service import Limits, Service, api
 
 httpx = pytest.importorskip('httpx')
-CHROMIUM, DRIVER = shutil.which('chromium'), shutil.which('chromedriver')
 
 
 def free_port():
@@ -238,25 +237,6 @@ def test_port_in_use(address, model):  # noqa: F811
     fails('cannot be used', 'app', '--model', model, '--port', address[0].rsplit(':', 1)[1], cwd=model.parent)
 
 
-@pytest.fixture(scope='module')
-def browser(address):
-    if not (CHROMIUM and DRIVER): pytest.skip('needs chromium and chromedriver')
-    webdriver = pytest.importorskip('selenium.webdriver')
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for arg in '--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--window-size=1300,1000': options.add_argument(arg)
-    options.set_capability('goog:loggingPrefs', {'performance': 'ALL'})
-    browser = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield browser
-    browser.quit()
-
-
-def wait_for(browser, css, text='', seconds=60):
-    "The first visible-or-not element that `css` finds and that contains `text`."
-    from selenium.webdriver.support.ui import WebDriverWait
-    return WebDriverWait(browser, seconds).until(lambda b: next((e for e in b.find_elements('css selector', css) if text in e.text), None), f"'{text}' in {css}")
-
-
 def fetched(link):
     with urllib.request.urlopen(link.get_attribute('href')) as f: return f.read()
 
@@ -277,8 +257,7 @@ def test_a_photo_in_the_browser(browser, address, model, photo, tmp_path):  # no
     WebDriverWait(browser, 10).until(lambda b: styles() != before)
     browser.save_screenshot(str(tmp_path/'page.png'))
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(fetched(link)))), np.asarray(Colorizer.load(model, 'cpu')(photo)))
-    asked = {json.loads(e['message'])['message'].get('params', {}).get('request', {}).get('url', '') for e in browser.get_log('performance')}
-    assert {a for a in asked if a.startswith('http') and not a.startswith(address[0])} == set()   # nothing from the internet
+    assert not asked_elsewhere(browser, address[0])
 
 
 def test_several_photos_one_of_them_broken(browser, address, photo, tmp_path):  # noqa: F811
