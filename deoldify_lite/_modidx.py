@@ -694,6 +694,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'deoldify_lite.photos._copy': ('photos.html#_copy', 'deoldify_lite/photos.py'),
                                       'deoldify_lite.photos._hash': ('photos.html#_hash', 'deoldify_lite/photos.py'),
                                       'deoldify_lite.photos._look': ('photos.html#_look', 'deoldify_lite/photos.py'),
+                                      'deoldify_lite.photos._notes': ('photos.html#_notes', 'deoldify_lite/photos.py'),
                                       'deoldify_lite.photos._read': ('photos.html#_read', 'deoldify_lite/photos.py'),
                                       'deoldify_lite.photos._reason': ('photos.html#_reason', 'deoldify_lite/photos.py'),
                                       'deoldify_lite.photos._sample_files': ('photos.html#_sample_files', 'deoldify_lite/photos.py'),

@@ -7,7 +7,8 @@ __all__ = ['MIN_CHROMA', 'NO_CLASS', 'SPLITS', 'load_photo', 'square', 'chroma_b
            'check_apart', 'fingerprint', 'scan', 'find_data']
 
 # %% ../nbs/02_photos.ipynb #931206e0
-import hashlib, io, math, os, shutil, warnings
+import hashlib, io, json, math, os, shutil, warnings
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from importlib.util import find_spec
 from concurrent.futures import ThreadPoolExecutor
@@ -281,6 +282,19 @@ def _with_splits(photos, valid_pct, test_pct):
         photos = [replace(p, split='valid') if p is least else p for p in photos]
     return photos
 
+@contextmanager
+def _notes(path, about):
+    "What an interrupted scan of the same kind has noted, (file, bytes) -> `Photo`, and a function that notes one more; the file goes with the end."
+    head,known = json.dumps(about).encode(),[]
+    whole = path.read_bytes().split(b'\n')[:-1] if path.exists() else []  # without a line that was cut short
+    try: known = [Photo(**json.loads(line)) for line in whole[1:]] if whole[:1] == [head] else []
+    except (ValueError, TypeError): pass                                 # damaged: looked at again
+    with open(path, 'r+b' if known else 'wb') as f:
+        f.write(b'\n'.join([*whole, b'']) if known else head + b'\n')
+        f.truncate()
+        yield {(p.file, p.bytes): p for p in known},lambda p: f.write(json.dumps(asdict(p)).encode() + b'\n')
+    path.unlink()
+
 def scan(
     root:str|Path, # Folder of photos, nested as it likes
     min_side:int=64, # Pixels of the shorter side that a photo must have
@@ -289,16 +303,20 @@ def scan(
     test_pct:float=0., # Part that is kept apart for the end
     workers:int|None=None, # Threads; two a core when not given
     progress:bool=True, # Show a progress bar
+    notes:Path|None=None, # File to go on from after an interruption; gone in the end
 )->Manifest:
     "Look at every image file once. Raises `UserError` when none is fit to learn from."
     root = Path(root).absolute()
     if not root.is_dir(): raise UserError(f"There is no folder {root}.")
     found = list(_walk(root))
     if not found: raise UserError(f"There is no image file in {root}.")
-    with ThreadPoolExecutor(workers or 2 * (os.cpu_count() or 1)) as pool:
-        look = lambda f: _look(root, *f, min_side, min_chroma)
+    noted = _notes(notes, [str(root), min_side, min_chroma]) if notes else nullcontext(({}, lambda p: None))
+    with noted as (known, note), ThreadPoolExecutor(workers or 2 * (os.cpu_count() or 1)) as pool:
+        look,photos = lambda f: known.get(f) or _look(root, *f, min_side, min_chroma),[]
         looks = (p for i in range(0, len(found), 10_000) for p in pool.map(look, found[i:i + 10_000])) # ImageNet at once would fill the memory
-        photos = list(tqdm(looks, 'looking at photos', len(found), unit=' photos', leave=False, disable=not progress))
+        for p in tqdm(looks, 'looking at photos', len(found), unit=' photos', leave=False, disable=not progress):
+            photos.append(p)
+            if (p.file, p.bytes) not in known: note(p)
     manifest = Manifest(root, _with_splits(_without_copies(photos), valid_pct, test_pct))
     if not any(p.split for p in manifest.photos):
         reasons = ', '.join(f"{n} {k.removeprefix('dropped: ')}" for k,n in manifest.counts().items())

@@ -202,7 +202,7 @@ def _start(run, data, asked):
     root = find_data(data)
     if root.resolve() in (run.path.resolve(), *run.path.resolve().parents):
         raise UserError(f"The run folder {run.path} lies among the photos of {root}, and its pictures would count as photos: choose a RUN outside of them.")
-    photos = scan(root, min_side=recipe.min_side, valid_pct=recipe.valid_pct)
+    photos = scan(root, min_side=recipe.min_side, valid_pct=recipe.valid_pct, notes=run/'looked.jsonl')
     for f in (recipe.pretext, *recipe.pretrain, *recipe.critic_fits, recipe.gan):
         if f: check_enough(len(photos.files('train')), f.bs)
     photos.save(run/'photos.csv')

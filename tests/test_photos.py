@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from deoldify_lite import photos
 from deoldify_lite.core import UserError
 from deoldify_lite.photos import MIN_CHROMA, NO_CLASS, Manifest, check_apart, chroma_beyond_tone, find_data, load_photo, sample_photos, scan, square
 
@@ -206,6 +207,29 @@ def test_check_is_fast(real, tmp_path):
     began = time.perf_counter()
     m.check()
     assert time.perf_counter() - began < .5
+
+
+def test_an_interrupted_scan_goes_on(real, tmp_path, monkeypatch):
+    folder, notes = tmp_path/'in', tmp_path/'notes'
+    folder.mkdir()
+    for i, im in enumerate(real): im.save(folder/f'{i:02}.png')
+    (folder/'broken.png').write_text('no picture')
+    whole, look, seen = scan(folder), photos._look, []
+    def counted(root, file, *args):
+        seen.append(file)
+        if file == f'{n:02}.png' and last: raise KeyboardInterrupt
+        return look(root, file, *args)
+    n, last = len(real) // 2, True
+    monkeypatch.setattr(photos, '_look', counted)
+    with pytest.raises(KeyboardInterrupt): scan(folder, workers=1, notes=notes)
+    noted = len(notes.read_text().splitlines()) - 1
+    with open(notes, 'a') as f: f.write('{"file": "0')                   # and a line that was cut short
+    last = False
+    seen.clear()
+    assert scan(folder, notes=notes) == whole and noted >= n - 1 and len(seen) == len(real) + 1 - noted and not notes.exists()
+    for stale in 'garbage\n{}\n', f'["{folder}", 64, 1.5]\n{{}}\n', f'["/elsewhere", 64, 1.5]\n{{"file": "00.png", "bytes": {(folder/"00.png").stat().st_size}}}\n':
+        notes.write_text(stale)
+        assert scan(folder, notes=notes) == whole
 
 
 def test_nothing_to_learn_from(real, tmp_path):
