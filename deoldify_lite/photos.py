@@ -289,6 +289,7 @@ def _notes(path, about):
     whole = path.read_bytes().split(b'\n')[:-1] if path.exists() else []  # without a line that was cut short
     try: known = [Photo(**json.loads(line)) for line in whole[1:]] if whole[:1] == [head] else []
     except (ValueError, TypeError): pass                                 # damaged: looked at again
+    path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, 'r+b' if known else 'wb') as f:
         f.write(b'\n'.join([*whole, b'']) if known else head + b'\n')
         f.truncate()

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import die, from_nothing
+from fastai.learner import Learner
 from PIL import Image
 from test_cli import fails, run
 
@@ -244,19 +245,22 @@ def test_generations_resume(finished, photos, tmp_path):
     assert Image.open(training.run/rows[0]['generated']).size == Image.open(kept).size
 
 
-def test_full_disk_keeps_the_checkpoint(photos, tmp_path, monkeypatch):
-    training, save, calls = start(tmp_path, photos, 'often'), torch.save, []
+@pytest.mark.parametrize('step, name, batch', STAGES)
+def test_a_full_disk_in_any_stage_loses_nothing(finished, photos, tmp_path, monkeypatch, step, name, batch):
+    training, save, calls = begun(finished, tmp_path, photos, 'gan' if step == 'gan' else f'{step}.pth', 'often'), torch.save, []
 
     def full(obj, f):
-        calls.append(f)
-        if len(calls) == 3: open(f, 'wb').write(b'half'); raise OSError(28, 'No space left on device')
+        calls.append('opt' in obj)                                       # a checkpoint of a step, which can go on
+        if calls[-1] and sum(calls) == 3: open(f, 'wb').write(b'half'); raise OSError(28, 'No space left on device')
         save(obj, f)
 
     with monkeypatch.context() as m:
         m.setattr('torch.save', full)
-        with pytest.raises(OSError): stages.pretrain_generator(training)
-    assert stages.load_state(training.run/'gen_032.part.pth')['batch'] == 2
+        with pytest.raises(OSError): getattr(stages, name)(training)
+    assert stages.load_state(training.run/f'{step}.part.pth')['batch'] == 2
     assert not list(training.run.path.glob('.*.part*'))
+    getattr(stages, name)(start(tmp_path, photos, recipe=None))
+    assert equal(weights(training, f'{step}.pth'), weights(finished, f'{step}.pth'))
 
 
 def test_cycles_go_on_from_the_picked_generator(finished, photos, tmp_path, monkeypatch):
@@ -323,18 +327,18 @@ def test_checkpoint_of_another_architecture(finished, photos, tmp_path):
     says('is damaged', stages.pretrain_generator, training)
 
 
-def test_bad_loss_stops_before_the_weights(photos, tmp_path, monkeypatch):
-    training = start(tmp_path, photos, 'often')
-    calls = []
+@pytest.mark.parametrize('step, name, batch', STAGES)
+def test_bad_loss_stops_any_stage_before_the_weights(finished, photos, tmp_path, monkeypatch, step, name, batch):
+    training, one_batch, seen = begun(finished, tmp_path, photos, 'gan' if step == 'gan' else f'{step}.pth', 'often'), Learner.one_batch, []
 
-    class Bad(torch.nn.Module):
-        def forward(self, pred, y):
-            calls.append(1)
-            return (pred - y).square().mean() * (math.nan if len(calls) > 2 else 1)
+    def spoilt(self, i, b):
+        seen.append(1)
+        return one_batch(self, i, b if len(seen) < 3 else (b[0] * math.nan, *b[1:]))
 
-    training.content = Bad()
-    says('last good checkpoint is', stages.pretrain_generator, training)
-    assert all(v.isfinite().all() for v in stages.load_state(training.run/'gen_032.part.pth')['model'].values())
+    monkeypatch.setattr(Learner, 'one_batch', spoilt)
+    says(f'last good checkpoint is {training.run/step}.part.pth', getattr(stages, name), training)
+    saved = stages.load_state(training.run/f'{step}.part.pth')
+    assert saved['batch'] == 2 and all(v.isfinite().all() for v in saved['model'].values())
 
 
 def test_collapse_warns(finished, tmp_path, monkeypatch):
