@@ -419,6 +419,23 @@ def test_the_critic_starts_from_weights_that_know_colours(finished, photos, tmp_
     says("was started with encoder weights from 'imagenet' and now they are from 'random'", stages.first_state, lost)
 
 
+def test_a_frozen_fit_trains_the_decoder_alone(photos, tmp_path, monkeypatch):
+    known = encoder('resnet18').state_dict()
+    monkeypatch.setattr('deoldify_lite.export.imagenet_encoder', lambda arch: known)
+    fits = Fit(32, 2, 8, 1e-3, 1e-3, spread=10., frozen=True), Fit(32, 2, 8, 1e-3, 1e-3, spread=10.)
+    monkeypatch.setitem(recipes, 'tiny', replace(recipes['tiny'], pretrain=fits, critic_fits=(), gan=None))
+    t = start(tmp_path, photos)
+    stages.pretrain_generator(t)
+    names = [k for k, v in known.items() if v.ndim == 4]                 # convolutions; fastai's norms learn in frozen layers too
+    frozen, free = (weights(t, f'{name}.pth') for name in stages.gen_names(t.recipe))
+    assert stages.gen_names(t.recipe) == ['gen_032_frozen', 'gen_032'] and len(names) > 15
+    assert all(torch.equal(frozen[f'network.encoder.{k}'], known[k]) for k in names)
+    assert not any(torch.equal(free[f'network.encoder.{k}'], known[k]) for k in names)
+    begun = t.generator(None, known).state_dict()
+    decoder = [k for k in frozen if 'encoder' not in k and frozen[k].ndim == 4]
+    assert decoder and not any(torch.equal(begun[k], frozen[k]) or torch.equal(frozen[k], free[k]) for k in decoder)
+
+
 def test_finetune_keeps_the_kind_of_input(finished, photos, tmp_path, gentle):
     says("learned from 'grey'", lambda: start(tmp_path, photos, 'finetune', start=str(finished.run/'generator.safetensors'), input='sketch'))
     says('has no stage 1', lambda: start(tmp_path, photos, 'pix2pix', epochs=2))
