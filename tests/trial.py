@@ -43,15 +43,6 @@ class RareLoss(TargetLoss):
         return (weight / weight.mean() * (off + 10 * off.square())).mean()
 
 
-@losses('histogram')
-class HistogramLoss(L1L2Loss):
-    "`l1-l2`, and how far the batch's colours are from those of its photos, whatever their place (sliced Wasserstein distance, Bonneel et al. 2015)."
-    def compare(self, raw, real):
-        angle = torch.arange(8) * torch.pi / 8
-        along = lambda c: (c.movedim(1, -1).flatten(0, -2) @ torch.stack([angle.cos(), angle.sin()])).sort(0).values
-        return super().compare(raw, real) + (along(raw) - along(real)).abs().mean()
-
-
 @losses('colour')
 class ColourLoss(L1L2Loss):
     "`l1-l2`, and by how many hundreds each photo is more or less colourful than it was."
