@@ -163,6 +163,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'deoldify_lite.compare._said': ('compare.html#_said', 'deoldify_lite/compare.py'),
                                        'deoldify_lite.compare._short': ('compare.html#_short', 'deoldify_lite/compare.py'),
                                        'deoldify_lite.compare._spent': ('compare.html#_spent', 'deoldify_lite/compare.py'),
+                                       'deoldify_lite.compare._today': ('compare.html#_today', 'deoldify_lite/compare.py'),
                                        'deoldify_lite.compare._trained': ('compare.html#_trained', 'deoldify_lite/compare.py'),
                                        'deoldify_lite.compare.compare': ('compare.html#compare', 'deoldify_lite/compare.py'),
                                        'deoldify_lite.compare.train_one': ('compare.html#train_one', 'deoldify_lite/compare.py')},

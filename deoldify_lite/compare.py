@@ -15,7 +15,7 @@ from .core import Run, UserError, atomic, markdown, read_json, read_table, write
 from .evaluate import baselines, contenders, left_out, measure_models, measured_on, table
 from .export import save_generator
 from .photos import check_apart, fingerprint
-from .recipe import SEEN, recipes, to_json
+from .recipe import SEEN, from_json, recipes, to_json
 from .sheet import contact_sheet
 from .stages import export, gan_log, gen_names, pick_checkpoint
 from .training import open_training
@@ -54,6 +54,14 @@ def _spent(run):
 # %% ../nbs/13f_compare.ipynb #4941cf41
 SHOWN = 16 # photos on a sheet
 
+def _today(recipe):
+    "A row's recipe with the fields that recipes have now: the default of a new one is what was done before there was a choice."
+    if not recipe: return None
+    start = recipe['start']
+    try: numbers = json.loads(json.dumps(to_json(from_json(recipe | dict(start='')))))
+    except UserError: return None                                # a field of it is gone
+    return numbers | dict(start=_today(start) if isinstance(start, dict) else start)
+
 @dataclass(frozen=True)
 class Rows:
     "What is known of each recipe: a file, and beside it pictures for each folder of photos it was measured on."
@@ -73,7 +81,7 @@ class Rows:
         "A row that is there; None where there is none of these numbers and photos."
         files = [self.folder/f'{name}.json', *(self._picture(name, label) for label in self.photos)]
         row = read_json(files[0]) if all(f.exists() for f in files) else None
-        return row if row and row['of'] == self._of(recipe) else None
+        return row if row and row['of'] | dict(recipe=_today(row['of']['recipe'])) == self._of(recipe) else None
 
     def add(self,
         name:str, # Recipe, or 'baselines'

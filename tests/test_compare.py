@@ -61,6 +61,12 @@ def test_compare_trains_measures_and_goes_on(parts, tmp_path, monkeypatch):
     assert again() == text + '## What we see\n\nColours.\n' and stamps() == before and not (tmp_path/'runs').exists()
     assert f'DATA={tmp_path.name}/data' in compare(data, tests, tmp_path/'out', tmp_path/'runs', names[:1], 64, 'cpu').read_text()
     assert 'pix2pix-resnet18' in made.read_text()                     # a row that is not asked for stays
+    old = row['pix2pix-resnet18']
+    for recipe, field in (old['of']['recipe'], 'flip'), (old['of']['recipe']['gan'], 'patience'), (old['of']['recipe']['start'], 'zoom'): del recipe[field]
+    (tmp_path/'out'/'comparison'/'pix2pix-resnet18.json').write_text(json.dumps(old))
+    before = stamps()
+    again()
+    assert stamps() == before and not (tmp_path/'runs').exists()      # of a version that had fewer fields
     monkeypatch.setitem(recipes, 'unet-l1', replace(recipes['unet-l1'], wd=.1))
     again()
     assert {f.name for f, at in stamps().items() if at == before[f]} == {'baselines.json', *(f'baselines-{tmp_path.name}-test{i}.jpg' for i in (0, 1))}
