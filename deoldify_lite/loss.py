@@ -106,7 +106,7 @@ ANGLES = 8 # directions of the chroma plane that colours are sorted along
 
 @losses('l1-l2-histogram')
 class HistogramLoss(L1L2Loss):
-    "`l1-l2`, and how far the batch's colours are from those of its photos, wherever they are (sliced Wasserstein distance, Bonneel et al. 2015)."
+    "`l1-l2`, and how far a batch's colours, in each process, are from those of its photos, wherever they are (sliced Wasserstein distance, Bonneel et al. 2015)."
     def compare(self, raw, real):
         angle = (torch.arange(ANGLES, device=raw.device) * torch.pi / ANGLES)[:,None,None]
         def along(c):                                                # products and not a matrix, which autocast would round
