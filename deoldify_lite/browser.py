@@ -18,14 +18,14 @@ def write_page(
     folder:str|Path, # Folder to make
     model:str|Path|None=None, # File of `save_generator`; the released weights when not given
 )->Path: # The page
-    "Write a page that colorizes in its visitor's browser. Raises `UserError` for what is no generator for photos, and where a page is already."
+    "Write a page that colorizes in its visitor's browser. Raises `UserError` for what is no generator for photos, and where one of its files is already."
     model,folder = Path(model or RELEASED),Path(folder)
-    page = folder/'index.html'
-    if page.exists(): raise UserError(f"{folder} has a page already: choose another folder.")
+    page,network,about = files = [folder/name for name in ('index.html', 'generator.onnx', 'generator.json')]
+    if there := [f.name for f in files if f.exists()]: raise UserError(f"{folder} has {' and '.join(there)} already: choose another folder.")
     generator,header = load_generator(model)
     if generator.target.whole: raise UserError(f"{model} colours drawings, and the page is for photos: choose another model.")
     folder.mkdir(parents=True, exist_ok=True)
-    export_onnx(generator, folder/'generator.onnx', header['size'])
-    write_json(folder/'generator.json', dict(size=header['size']))
+    export_onnx(generator, network, header['size'])
+    write_json(about, dict(size=header['size']))
     with atomic(page) as part: part.write_bytes(PAGE.read_bytes())
     return page

@@ -287,7 +287,8 @@ def page(
     "A page for any web server that colorizes in its visitor's browser: photos stay there. Example: deoldify-lite page site"
     from deoldify_lite.browser import write_page
     made = write_page(out, model)
-    print(f"{made}: put the folder on a web server, or try it with: python -m http.server -d {out}")
+    size = (made.parent/'generator.onnx').stat().st_size / 2**20
+    print(f"{made}, with a network of {size:.0f} MiB: put the folder on a web server, or try it with: python -m http.server -d {out}")
 
 @app.command('import-deoldify')
 def import_deoldify(

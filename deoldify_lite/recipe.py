@@ -219,7 +219,7 @@ mixed = _register(replace(scenes, name='mixed', pretext=None, start='scenes', # 
     pretrain=(Fit(64, 16, 72_000, 2e-3, 2e-3, spread=1.),)))          # as long as the first time, or the new photos are only laid over the old
 
 release = _register(replace(cpu, name='release', start='mixed', balance=.5, # and last a larger size, colours as various as real ones, and the GAN
-    loss='l1-l2-histogram',                                           # as good as 'l1-l2' at equal colourfulness, and a quarter nearer to the real histogram
+    loss='l1-l2-histogram',                                           # as good as 'l1-l2' at equal colourfulness, and nearer to the real histogram
     pretrain=(Fit(96, 32, 96_000, 1.5e-3, 1.5e-3, spread=1.),)))      # and no further: small photos enlarged to 192 px came out worse
 
 finetune = _register(replace(cpu, name='finetune', start='released',

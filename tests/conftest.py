@@ -73,10 +73,10 @@ def wait_for(browser, css, text='', seconds=60):
     return WebDriverWait(browser, seconds).until(lambda b: next((e for e in b.find_elements('css selector', css) if text in e.text), None), f"'{text}' in {css}")
 
 
-def asked_elsewhere(browser, url):
-    "Addresses that the browser asked for since it was asked last, other than those below `url`."
-    asked = {json.loads(e['message'])['message'].get('params', {}).get('request', {}).get('url', '') for e in browser.get_log('performance')}
-    return {a for a in asked if a.startswith('http') and not a.startswith(url)}
+def asked(browser):
+    "(method, address) of what the browser asked for since it was asked last."
+    requests = [json.loads(e['message'])['message'].get('params', {}).get('request', {}) for e in browser.get_log('performance')]
+    return {(r['method'], r['url']) for r in requests if r.get('url', '').startswith('http')}
 
 
 @pytest.fixture

@@ -6,13 +6,14 @@ import shutil
 import subprocess
 import tarfile
 import threading
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-from conftest import asked_elsewhere, wait_for
-from PIL import Image
+from conftest import asked, wait_for
+from PIL import Image, ImageCms, ImageOps
 from test_cli import fails, run
 
 from deoldify_lite.browser import PAGE
@@ -21,15 +22,21 @@ from deoldify_lite.core import RELEASED
 from deoldify_lite.photos import find_data
 
 
+@contextmanager
+def served(folder):
+    "The address of a folder."
+    server = ThreadingHTTPServer(('127.0.0.1', 0), partial(SimpleHTTPRequestHandler, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}'
+    server.shutdown()
+
+
 @pytest.fixture(scope='module')
 def site(tmp_path_factory):
     "A folder with the page of the released weights, and where it is served."
     folder = tmp_path_factory.mktemp('site')
     run('page', folder, cwd=folder)
-    server = ThreadingHTTPServer(('127.0.0.1', 0), partial(SimpleHTTPRequestHandler, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield folder, f'http://127.0.0.1:{server.server_port}'
-    server.shutdown()
+    with served(folder) as url: yield folder, url
 
 
 @pytest.fixture(scope='module')
@@ -59,9 +66,12 @@ def drop(browser, photo):
 
 
 def test_a_page_is_made_once(site, tmp_path):
-    fails('has a page already', 'page', site[0], cwd=tmp_path)
+    fails('has index.html and generator.onnx and generator.json already', 'page', site[0], cwd=tmp_path)
     fails('There is no file none', 'page', 'new', '--model', 'none', cwd=tmp_path)
-    assert not (tmp_path/'new').exists()
+    (tmp_path/'run').mkdir()
+    (tmp_path/'run'/'generator.onnx').write_text('mine')
+    fails('has generator.onnx already', 'page', 'run', cwd=tmp_path)
+    assert not (tmp_path/'new').exists() and (tmp_path/'run'/'generator.onnx').read_text() == 'mine'
 
 
 def test_the_browser_answers_as_python(browser, site, runtime, tmp_path):
@@ -73,13 +83,18 @@ def test_the_browser_answers_as_python(browser, site, runtime, tmp_path):
     clear = Image.open(find_data('sample')/'coffee.png').convert('RGB').resize((150, 100))
     clear.putalpha(Image.linear_gradient('L').resize(clear.size).point(lambda v: 155 + v * 100 // 255))
     clear.save(tmp_path/'clear.png')
+    large = Image.open(find_data('sample')/'flower.jpg').convert('L').resize((1501, 1003)).point(lambda v: v // 4)
+    ImageOps.expand(large, 40, 255).save(tmp_path/'border.png')          # dark, with a white border, and many times what the network looks at
+    clear.convert('RGB').save(tmp_path/'tagged.jpg', icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes(), quality=95)
     browser.get(site[1])
-    for name, apart in ('turned.jpg', 2), ('clear.png', 5):              # a canvas keeps colours times their transparency, rounded
+    asked(browser)
+    for name, apart in ('turned.jpg', 2), ('border.png', 2), ('tagged.jpg', 2), ('clear.png', 5): # a canvas keeps colours times their transparency, rounded
         drop(browser, tmp_path/name)
         ours, theirs = (np.asarray(im.convert('RGBA'), int) for im in (saved(browser), colorizer(Image.open(tmp_path/name))))
         assert ours.shape == theirs.shape and (ours[..., 3] == theirs[..., 3]).all()
         assert np.abs(ours - theirs).max() <= apart and np.ptp(theirs[..., :3], axis=2).max() > 20
-    assert not asked_elsewhere(browser, site[1])
+    said = asked(browser)
+    assert {method for method, _ in said} == {'GET'} and all(url.startswith(site[1]) for _, url in said)   # no photo leaves
 
 
 def test_dials_and_files_that_are_no_photos(browser, site, runtime, tmp_path):
@@ -98,7 +113,15 @@ def test_dials_and_files_that_are_no_photos(browser, site, runtime, tmp_path):
     wait_for(browser, '#said', 'no photo.png cannot be read as a photo')
 
 
-def test_without_a_runtime_it_says_so(browser, site):
+def test_what_is_missing_is_told(browser, tmp_path):
+    photo = str(find_data('sample')/'coffee.png')
     browser.get(PAGE.as_uri())
-    browser.find_element('id', 'photo').send_keys(str(find_data('sample')/'coffee.png'))
+    browser.find_element('id', 'photo').send_keys(photo)
     wait_for(browser, '#said', 'has to be on a web server')
+    shutil.copy(PAGE, tmp_path/'index.html')
+    (tmp_path/'generator.json').write_text('{"size": 64}')
+    with served(tmp_path) as url:                                        # neither a runtime nor, where there is a network, weights
+        browser.get(url)
+        browser.find_element('id', 'photo').send_keys(photo)
+        wait_for(browser, '#said', 'see whether cdn.jsdelivr.net can be reached')
+    assert [u for _, u in asked(browser) if 'jsdelivr.net/npm/onnxruntime-web@' in u]
