@@ -57,9 +57,9 @@ SHOWN = 16 # photos on a sheet
 def _today(recipe):
     "A row's recipe with the fields that recipes have now: the default of a new one is what was done before there was a choice."
     if not recipe: return None
-    start = recipe['start']
+    start = recipe.get('start', '')
     try: numbers = json.loads(json.dumps(to_json(from_json(recipe | dict(start='')))))
-    except UserError: return None                                # a field of it is gone
+    except UserError: return None                                # a field of it is gone, or it is damaged
     return numbers | dict(start=_today(start) if isinstance(start, dict) else start)
 
 @dataclass(frozen=True)
