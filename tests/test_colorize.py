@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin
+from PIL import Image, ImageCms, ImageOps, IptcImagePlugin, PngImagePlugin
 from test_cli import fails, run
 
 from deoldify_lite.colorizer import Colorizer
@@ -313,6 +313,42 @@ def test_captions_stay_and_a_turned_photo_says_nothing_of_its_old_sides(photo, t
         photo.convert('I;16').save(tmp_path/'deep.png', pnginfo=options['pnginfo'])
         Colorizer(None, 64, run=lambda x: x).colorize_file(tmp_path/'deep.png', tmp_path/'deep out.png')
         assert b'K\xc3\xa4the' in Image.open(tmp_path/'deep out.png').info['xmp']
+
+
+IPTC = b'\x1c\x02\x78\x00\x05K\xc3\xa4th\x1c\x02\x19\x00\x03sea'   # a caption, a keyword: 18 bytes, no multiple of 4
+
+def _with_iptc(photo, path, kind):
+    "Captions as cameras and agencies write them: in a JPEG's block, or in a TIFF's tag, as bytes or as numbers of either byte order."
+    if kind == 'jpg':
+        block = b'Photoshop 3.0\x008BIM\x04\x25\0\0' + struct.pack('>I', 16) + bytes(16) + b'8BIM\x04\x04\0\0' + struct.pack('>I', len(IPTC)) + IPTC
+        photo.save(path, extra=b'\xff\xed' + struct.pack('>H', len(block) + 2) + block)
+    else:
+        data = IPTC + bytes(-len(IPTC) % 4)
+        tag = (0x83BB, 'B', len(data), data) if kind == 'bytes' else (0x83BB, 'I', len(data) // 4, struct.unpack(f'{kind}{len(data) // 4}I', data))
+        with tifffile.TiffWriter(path, byteorder='>' if kind == '>' else '<') as tif: tif.write(np.asarray(photo), photometric='rgb', extratags=[tag + (True,)])
+
+@pytest.mark.parametrize('suffix', ['png', 'webp', 'jpg', 'tif'])
+@pytest.mark.parametrize('came', ['jpg', 'bytes', '<', '>'])
+def test_captions_of_archives_stay(photo, tmp_path, came, suffix):
+    source = tmp_path/('in.jpg' if came == 'jpg' else 'in.tif')
+    _with_iptc(photo, source, came)
+    colorizer = Colorizer(None, 64, run=lambda x: x)
+    colorizer.colorize_file(source, tmp_path/f'out.{suffix}')
+    colorizer.colorize_file(tmp_path/f'out.{suffix}', tmp_path/'again.jpg')
+    kept = Image.open(tmp_path/'again.jpg').info['photoshop'][0x0404]
+    assert kept[:len(IPTC)] == IPTC and not kept[len(IPTC):].strip(b'\0') and IptcImagePlugin.getiptcinfo(Image.open(tmp_path/'again.jpg'))[2, 25] == b'sea'
+    if suffix == 'tif': assert IptcImagePlugin.getiptcinfo(Image.open(tmp_path/'out.tif'))[2, 120] == b'K\xc3\xa4th'
+    elif suffix == 'jpg': assert 0x83BB not in Image.open(tmp_path/'out.jpg').getexif()
+
+
+def test_captions_that_no_jpeg_can_hold_are_left_out(photo, tmp_path):
+    exif,long = Image.Exif(),PngImagePlugin.PngInfo()
+    exif[0x010F], exif[0x83BB] = 'Leica', IPTC * 10_000
+    long.add_itxt('XML:com.adobe.xmp', 'x' * 70_000)
+    photo.save(tmp_path/'in.png', exif=exif, pnginfo=long)
+    Colorizer(None, 64, run=lambda x: x).colorize_file(tmp_path/'in.png', tmp_path/'out.jpg')
+    out = Image.open(tmp_path/'out.jpg')
+    assert out.size == photo.size and out.getexif()[0x010F] == 'Leica' and not {'xmp', 'photoshop'} & out.info.keys()
 
 
 def test_notes_of_a_cameras_maker_that_no_jpeg_can_hold_are_left_out(photo, tmp_path):
