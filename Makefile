@@ -48,7 +48,7 @@ colorize: setup ## Colorize IN= (photos, folders) into OUT=, with RUN='s generat
 	$(call need,IN,name photos or folders)$(CLI) colorize $(IN) -o '$(or $(OUT),colorized)' $(MODEL)
 
 video: setup ## Colorize the film IN= into OUT=, with RUN='s generator where RUN= is given
-	$(call need,IN,name a film)$(CLI) video '$(IN)' -o '$(or $(OUT),colorized)' $(MODEL)
+	$(call need,IN,name a film)$(CLI) video $(IN) -o '$(or $(OUT),colorized)' $(MODEL)
 
 app: setup ## A page in the browser, with RUN='s generator where RUN= is given
 	$(CLI) app $(MODEL)

@@ -21,7 +21,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 
 _run = Annotated[str, typer.Option(help="Run folder: a name (models/NAME) or a path.")]
 _data = Annotated[Optional[str], typer.Option(help="Folder of photos, or 'sample', or a fastai data set such as 'imagenette_160'.")]
-_recipe = Annotated[Optional[str], typer.Option(help="Recipe: deoldify (large sets, GPU), deoldify-cpu (some hours on two cores), demo; the README has all.")]
+_recipe = Annotated[Optional[str], typer.Option(help="Recipe: deoldify (a new run with CUDA), deoldify-cpu (a new run without it), demo; the README has all.")]
 _sizes = Annotated[Optional[str], typer.Option(help="Sizes of stage 1 in pixels, growing: '64 128 192'.")]
 _epochs = Annotated[Optional[int], typer.Option(help="Rounds over the photos at each size of stage 1; the screen counts quarters of the whole at least.")]
 _input = Annotated[Optional[str], typer.Option(help="What the generator is given: grey (photos), or sketch (their lines, to colour drawings).")]

@@ -83,6 +83,13 @@ class Rows:
         row = read_json(files[0]) if all(f.exists() for f in files) else None
         return row if row and row['of'] | dict(recipe=_today(row['of']['recipe'])) == self._of(recipe) else None
 
+    def check(self):
+        "Raise `UserError` where the folder's rows are of other photos: they took hours, and are not replaced."
+        first = self.folder/'baselines.json'
+        row = read_json(first) if first.exists() else None
+        if row and row['of'] != self._of(None):
+            raise UserError(f"{self.folder.parent} holds a comparison on other photos: choose another folder with -o (OUT= with make).")
+
     def add(self,
         name:str, # Recipe, or 'baselines'
         recipe:dict|None, # See `to_json`
@@ -161,13 +168,14 @@ def compare(
     size:int=128, # Side at which everything is measured, in pixels
     device:str|None=None, # 'cuda', 'mps' or 'cpu'; the best there is when not given
 )->Path: # `comparison.md`
-    "Train and measure what is not known yet, write one file of tables; what people wrote stays. Raises `UserError` when test photos are learned from."
+    "Train and measure what is not known yet, write one file of tables; what people wrote stays. Raises `UserError` for an unfair or another comparison."
     out,folder,labels = Path(out),Path(folder),[_label(t) for t in tests]
     for name in names: recipes[name]                             # one that is none is an error now, not after hours
     if len({*labels}) < len(labels): raise UserError(f"Two folders of photos to measure on are called alike ({', '.join(labels)}): rename one.")
     for test in tests: check_apart(data, test)
     (out/'comparison').mkdir(parents=True, exist_ok=True)
     rows = Rows(out/'comparison', {label: _as(label, measured_on(t, size)) for label,t in zip(labels, tests)}, fingerprint(data))
+    rows.check()
     if not rows.kept('baselines', None): rows.add('baselines', None, baselines, {})
     for name in names:
         if not rows.kept(name, _numbers(name)): rows.add(name, _numbers(name), *_trained(name, data, folder, device))

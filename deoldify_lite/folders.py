@@ -38,10 +38,10 @@ def find_photos(
     for one in (os.path.expanduser(i) for i in inputs):
         if not one: raise UserError("One of the inputs is empty: name photos, folders or patterns.")
         path = Path(one)
-        if path.is_dir():
+        if os.path.isdir(path):                                  # which answers, too, where nothing may be read
             if len(inputs) > 1 and os.path.realpath(path) == results: continue    # a shell's scans/* names scans/out too
             here = [(f, f.relative_to(path)) for f in _walk(path, kinds, results)]
-        elif path.exists() or not glob.has_magic(one): here = [(path, Path(path.name))]
+        elif os.path.exists(path) or not glob.has_magic(one): here = [(path, Path(path.name))]
         else:
             photos = [Path(f) for f in sorted(glob.glob(one, recursive=True)) if is_photo(f, kinds) and not _below(f, results)]
             here = [(f, f.relative_to(_fixed(one))) for f in photos]
@@ -83,11 +83,17 @@ def plan_jobs(
     for job in jobs:
         other = first.setdefault(job.dst, job)
         if other is not job: raise UserError(f"{other.src} and {job.src} would both become {job.dst}: colorize them into different folders.")
-    inputs_too = {os.path.realpath(j.src) for j in jobs}
+    inputs_too = {_identity(j.src) for j in jobs}
     for job in jobs:
-        if os.path.realpath(job.dst) in inputs_too: raise UserError(f"{job.dst} is an input: choose another output folder.")
+        if _identity(job.dst) in inputs_too: raise UserError(f"{job.dst} is an input: choose another output folder.")
     i,n = _part(shard)
     return [job for job,(_,place) in zip(jobs, found) if zlib.crc32(os.fsencode(place)) % n == i - 1]
+
+def _identity(path):
+    "What tells a file from others, whatever it is called: on some disks `Album` is `album`, and a share may be there twice."
+    try: stat = os.stat(path)
+    except OSError: return os.path.realpath(path)
+    return stat.st_dev,stat.st_ino
 
 def _named(path, kind): return path.with_suffix(f'.{kind}{path.suffix}') if kind else path
 

@@ -195,7 +195,7 @@ deoldify = _register(Recipe('deoldify',
     rotate=10., zoom=1.2))                                            # DeOldify: get_transforms(max_zoom=1.2), 10 degrees by default; without its warp and light
 
 cpu = _register(replace(deoldify, name='deoldify-cpu',
-    generator_args=dict(backbone='resnet18', target='chroma', half=True, width=.5, norm='batch'), # four times as many photos an hour as DeOldify's decoder
+    generator_args=dict(backbone='resnet18', target='chroma', half=True, width=.5, norm='batch'), # sees two photos where the whole width sees one
     loss='l1-l2',                                                     # VGG-16 would take ten times as long as the network; squared RGB learns slower
     pretrain=(
         Fit(64, 16, 60_000, 1e-3, 3e-3),                              # small batches: more steps from few photos
@@ -210,7 +210,7 @@ cpu = _register(replace(deoldify, name='deoldify-cpu',
     rotate=0., zoom=1.))                                              # two or three rounds: no photo is seen often enough to need more variety
 
 scenes = _register(replace(cpu, name='scenes', released=False,         # how the released weights began: from nothing, so that it can be repeated
-    pretext=Fit(64, 32, 16_000, 1e-3, 1e-3),                          # six kinds of scenes: 0.1 dB for six minutes
+    pretext=Fit(64, 32, 16_000, 1e-3, 1e-3),                          # six kinds of scenes: 0.1 dB for five minutes
     pretrain=(Fit(64, 16, 60_000, 3e-3, 3e-3, spread=1.),),           # that encoder has still much to learn
     critic_fits=(), gan=None))                                        # 'mixed' and 'release' go on
 
@@ -223,7 +223,7 @@ release = _register(replace(cpu, name='release', start='mixed', balance=.5, # an
     pretrain=(Fit(96, 32, 96_000, 1.5e-3, 1.5e-3, spread=1.),)))      # and no further: small photos enlarged to 192 px came out worse
 
 finetune = _register(replace(cpu, name='finetune', start='released',
-    pretrain=(Fit(96, 8, 2_400, 1e-4, 1e-4, spread=10.),),            # a tenth of the rate that it was trained with, less where it knows most
+    pretrain=(Fit(96, 8, 2_400, 1e-4, 1e-4, spread=10.),),            # a small part of the rate that it was trained with, less where it knows most
     critic_fits=(), gan=None, valid_pct=.1))                          # a few hundred photos are too few to teach a critic
 
 demo = _register(replace(cpu, name='demo',

@@ -211,6 +211,12 @@ def _start(run, data, asked):
         with atomic(run/'start.pth') as part: torch.save(load_generator(start_file(plan.start))[0].state_dict(), part)
     write_json(run/'recipe.json', to_json(plan) | dict(asked=asdict(asked)))
 
+def _for_device(device):
+    "The recipe that ends within a day, and says so."
+    name = 'deoldify' if device.startswith('cuda') else 'deoldify-cpu'
+    print(f"Recipe: '{name}', made for this machine (RECIPE= or --recipe chooses another).", flush=True)
+    return name
+
 def _saved(run):
     "What was asked for when a run began, and its plan."
     saved = read_json(run/'recipe.json') or {}
@@ -220,7 +226,7 @@ def _saved(run):
 def open_training(
     run:Run, # Run folder, held open
     data:str|None=None, # Folder or name of a data set, which a new run needs
-    recipe:str|None=None, # Name in `recipes`; 'deoldify' for a new run when not given
+    recipe:str|None=None, # Name in `recipes`; for a new run 'deoldify' on CUDA and 'deoldify-cpu' elsewhere when not given
     sizes:list[int]|None=None, # In place of the recipe's
     epochs:int|None=None, # In place of the recipe's
     device:str|None=None, # 'cuda', 'mps' or 'cpu'; the best there is when not given
@@ -231,7 +237,7 @@ def open_training(
     if input and input not in inputs: raise UserError(f"There is no input '{input}': choose {' or '.join(inputs)}.")
     device,start = best_device(device or 'auto'),_place(start)
     if not run.has('recipe.json') and rank() == 0:
-        _start(run, data or '', _Asked(recipe or 'deoldify', sizes, epochs, start, input))
+        _start(run, data or '', _Asked(recipe or _for_device(device), sizes, epochs, start, input))
     together()
     began,saved = _saved(run)
     photos = Manifest.load(run/'photos.csv')

@@ -123,7 +123,7 @@ def _describe(context, look, stream):
     old = stream.codec_context
     context.color_range,context.colorspace = FULL if look.full else 1,look.space
     context.color_primaries,context.color_trc = old.color_primaries,old.color_trc
-    ratio = old.sample_aspect_ratio
+    ratio = stream.sample_aspect_ratio or old.sample_aspect_ratio       # the container's, or what the pictures say themselves
     if ratio: context.sample_aspect_ratio = 1 / ratio if look.turns % 2 else ratio
     if hasattr(old, 'field_order') and not look.turns: context.field_order = old.field_order
 
@@ -141,12 +141,14 @@ def _check_codec(film):
 def _refused(film, frame, e):
     return UserError(f"{film.codec} does not take these pictures ({frame.width} x {frame.height}, {frame.format.name}): choose another --codec ({e}).")
 
-def _encoder(out, film, stream, frame, look, kind):
+def _shape(frame): return frame.width,frame.height,frame.format.name
+
+def _encoder(out, film, stream, frame, look, kind, shape):
     av = load_av()
     codec = film.codec
     try:
         new = out.add_stream(codec, rate=stream.average_rate or 25)
-        new.width,new.height,new.pix_fmt,new.time_base = frame.width,frame.height,frame.format.name,stream.time_base
+        (new.width,new.height,new.pix_fmt),new.time_base = shape,stream.time_base
     except Exception as e: raise _refused(film, frame, e) from None
     new.codec_context.time_base = stream.time_base
     _describe(new.codec_context, look, stream)
@@ -176,12 +178,13 @@ def _colorized(colorizer, frames, steady, film, side, strength):
             new.pts,new.time_base = frame.pts,frame.time_base
             yield new,look
 
-def _encode(part, painted, stream, film, kind, tick=lambda: None):
-    "Encode painted frames into a file of their own; answers the time of the last one, and how many there were."
+def _encode(part, painted, stream, film, kind, shape, tick=lambda: None):
+    "Encode painted frames into a file of their own, all in one shape; answers the time of the last one, and how many there were."
     av,new,pts,n = load_av(),None,None,0
     with av.open(str(part), 'w', format='nut', options=AS_IS) as out:
         for frame,look in painted:
-            new = new or _encoder(out, film, stream, frame, look, kind)
+            new = new or _encoder(out, film, stream, frame, look, kind, shape)
+            if _shape(frame)[:2] != shape[:2]: warnings.warn("The size of the pictures changes within the film: all were made {} x {}.".format(*shape))
             try: packets = new.encode(frame)
             except (av.FFmpegError, ValueError) as e: raise _refused(film, frame, e) from None
             out.mux(packets)
@@ -298,16 +301,16 @@ def _grey(frame):
     return new,look
 
 def _trial(src, stream, dst, film):
-    "Make a film of the first frames in grey; answers their look, and about how many bytes a frame takes. Raises the `UserError` that the whole film would."
+    "Make a film of the first frames in grey; answers their look and shape, and bytes a frame. Raises the `UserError` that the whole film would."
     frames = frames_of(src, stream, film.start, film.end)
     first = next(frames, None)
     if first is None: raise UserError(f"{src} has no frames between {film.start:g} s and {'its end' if film.end is None else f'{film.end:g} s'}.")
-    look = look_of(first)
+    look,shape = look_of(first),_shape(_grey(first)[0])
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder)/'grey.nut'
-        _,n = _encode(part, map(_grey, chain([first], islice(frames, TRIED - 1))), stream, film, _container(dst))
+        _,n = _encode(part, map(_grey, chain([first], islice(frames, TRIED - 1))), stream, film, _container(dst), shape)
         _join(src, [part], Path(folder)/f'grey{dst.suffix}', replace(film, start=0., end=None), look, Counter(), '', most=64)
-        return look,part.stat().st_size / n
+        return look,shape,part.stat().st_size / n
 
 def _disk(dst, n_bytes):
     "Warn where a film needs more disk than is free, and answer the words for how much; it is an estimate, so nothing is refused."
@@ -338,7 +341,7 @@ def colorize_video(
     weights = dict(model=colorizer.name, weights=colorizer.mark, size=colorizer.size)
     plan = dict(src=str(src.resolve()), bytes=stat.st_size, changed=stat.st_mtime_ns) | weights | asdict(film)
     with container:
-        look,each = _trial(src, stream, dst, film)
+        look,shape,each = _trial(src, stream, dst, film)
         count = _count(stream, container, film)
         disk = _disk(dst, 2 * each * count) if count else '' # its parts, and then the film
         for s in container.streams:
@@ -351,7 +354,7 @@ def colorize_video(
             with tqdm(total=count, initial=n, desc=f'on {colorizer.device}' + disk, unit=' frames', disable=not progress) as bar:
                 while (first := next(frames, None)) is not None:
                     painted = _colorized(colorizer, chain([first], islice(frames, SEGMENT - 1)), steady, film, side, strength)
-                    segments.add(lambda part: _encode(part, painted, stream, film, kind, bar.update), steady)
+                    segments.add(lambda part: _encode(part, painted, stream, film, kind, shape, bar.update), steady)
             try: _join(src, segments.films(), dst, film, look, damage, colorizer.software())
             except UserError as e: raise UserError(f"{e} The work is kept: rename {segments.path} to .OUT.parts to go on with another OUT.") from None
             n = segments.last()[1]

@@ -1,6 +1,6 @@
 """`make bench`, second half: seconds and memory of what people do with a trained generator, each command in a process of its own.
 
-The network is the lite one (ResNet-34 at 224 px) with random weights, which do not change the speed; `--model` takes another.
+The network is that of recipe `deoldify` (ResNet-34) with random weights, which do not change the speed; `--model` takes another.
 """
 import argparse
 import json

@@ -297,7 +297,10 @@ XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="6" dc:title="K\
 def test_captions_stay_and_a_turned_photo_says_nothing_of_its_old_sides(photo, tmp_path, came, suffix):
     exif = Image.Exif()
     exif[0x0112] = 6
-    exif[0x8769] = {0x9003: '1936:08:01 12:00:00', 0xA002: 160, 0xA003: 107}
+    owner = 'Jorg' if came == 'tif' else 'Jörg'.encode().decode('latin-1')   # UTF-8, as cameras write it and Pillow reads it; not so in TIFFs
+    class Latin(str):
+        def encode(self, *args): return str.encode(self, 'latin-1')
+    exif[0x8769] = {0x9003: '1936:08:01 12:00:00', 0xA002: 160, 0xA003: 107, 0xA430: Latin(owner)}
     if came == 'tif': exif[700] = XMP
     options = dict(exif=exif.tobytes()) | (dict(xmp=XMP) if came != 'tif' else {})
     if came == 'png':
@@ -306,7 +309,7 @@ def test_captions_stay_and_a_turned_photo_says_nothing_of_its_old_sides(photo, t
     photo.save(tmp_path/f'in.{came}', **options)
     Colorizer(None, 64, run=lambda x: x).colorize_file(tmp_path/f'in.{came}', tmp_path/f'out.{suffix}')
     out = Image.open(tmp_path/f'out.{suffix}')
-    assert out.size == photo.size[::-1] and out.getexif().get_ifd(0x8769) == {0x9003: '1936:08:01 12:00:00'}
+    assert out.size == photo.size[::-1] and out.getexif().get_ifd(0x8769) == {0x9003: '1936:08:01 12:00:00', 0xA430: owner}
     kept = out.tag_v2[700] if suffix == 'tif' else out.info['xmp']
     assert (kept.encode() if isinstance(kept, str) else kept) == XMP.replace(b'tiff:Orientation="6"', b'')
     if came == 'png':
@@ -339,6 +342,45 @@ def test_captions_of_archives_stay(photo, tmp_path, came, suffix):
     assert kept[:len(IPTC)] == IPTC and not kept[len(IPTC):].strip(b'\0') and IptcImagePlugin.getiptcinfo(Image.open(tmp_path/'again.jpg'))[2, 25] == b'sea'
     if suffix == 'tif': assert IptcImagePlugin.getiptcinfo(Image.open(tmp_path/'out.tif'))[2, 120] == b'K\xc3\xa4th'
     elif suffix == 'jpg': assert 0x83BB not in Image.open(tmp_path/'out.jpg').getexif()
+
+
+def test_captions_of_a_phones_two_pictures_and_of_both_kinds_of_quotes(photo, tmp_path):
+    photo.save(tmp_path/'two.jpg', 'MPO', save_all=True, append_images=[photo])
+    blocks = {0xED: b'Photoshop 3.0\x008BIM\x04\x04\0\0' + struct.pack('>I', len(IPTC)) + IPTC,
+              0xE1: b'http://ns.adobe.com/xap/1.0/\0' + XMP.replace(b'"6"', b"'6'")}
+    more = b''.join(b'\xff' + bytes([k]) + struct.pack('>H', len(b) + 2) + b for k, b in blocks.items())
+    data = (tmp_path/'two.jpg').read_bytes()
+    (tmp_path/'two.jpg').write_bytes(data[:2] + more + data[2:])
+    with Image.open(tmp_path/'two.jpg') as two: assert two.format == 'MPO' and b"Orientation='6'" in two.info['xmp']
+    Colorizer(None, 64, run=lambda x: x).colorize_file(tmp_path/'two.jpg', tmp_path/'out.jpg')
+    out = Image.open(tmp_path/'out.jpg')
+    assert out.info['photoshop'][0x0404] == IPTC and b'Orientation' not in out.info['xmp'] and b'K\xc3\xa4the' in out.info['xmp']
+
+
+@pytest.mark.parametrize('top', [1, 255, 65535])
+def test_float_scans_that_were_sharpened_keep_their_light(tmp_path, top):
+    y = np.linspace(-.02, 1.02, 104, dtype=np.float32)[None].repeat(20, 0)
+    Image.fromarray(y * top).save(tmp_path/'in.tif')
+    got = read_photo(tmp_path/'in.tif')[0].luma
+    assert np.abs(got / 65535. - y.clip(0, 1)).max() < 1e-4
+    Image.fromarray(np.where(y > 1, np.nan, y)).save(tmp_path/'nan.tif')
+    with pytest.raises(UserError, match='no numbers'): read_photo(tmp_path/'nan.tif')
+
+
+def test_a_raw_photo_whose_preview_is_all_that_can_be_seen_is_refused(photo, tmp_path):
+    with tifffile.TiffWriter(tmp_path/'x.dng') as tif:
+        tif.write(np.asarray(photo.resize((40, 30))), subfiletype=1, subifds=1, photometric='rgb')
+        tif.write(np.asarray(photo), subfiletype=0, photometric='rgb')
+    with pytest.raises(UserError, match='raw photo: develop it first'): read_photo(tmp_path/'x.dng')
+
+
+def test_an_input_under_another_name_is_not_written_over(photo, tmp_path):
+    "As on disks where `Album` is `album`: here a second name of the same file."
+    (tmp_path/'a').mkdir()
+    (tmp_path/'b').mkdir()
+    photo.save(tmp_path/'a'/'x.png')
+    os.link(tmp_path/'a'/'x.png', tmp_path/'b'/'x.png')
+    with pytest.raises(UserError, match='is an input'): plan_jobs([tmp_path/'a'], tmp_path/'b')
 
 
 def test_captions_that_no_jpeg_can_hold_are_left_out(photo, tmp_path):

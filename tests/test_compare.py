@@ -61,6 +61,9 @@ def test_compare_trains_measures_and_goes_on(parts, tmp_path, monkeypatch):
     assert again() == text + '## What we see\n\nColours.\n' and stamps() == before and not (tmp_path/'runs').exists()
     assert f'DATA={tmp_path.name}/data' in compare(data, tests, tmp_path/'out', tmp_path/'runs', names[:1], 64, 'cpu').read_text()
     assert 'pix2pix-resnet18' in made.read_text()                     # a row that is not asked for stays
+    with pytest.raises(UserError, match='on other photos: choose another folder'):
+        compare(data, tests[:1], tmp_path/'out', tmp_path/'runs', names, 64, 'cpu')
+    assert stamps() == before and 'Colours.' in made.read_text()
     old = row['pix2pix-resnet18']
     for recipe, field in (old['of']['recipe'], 'flip'), (old['of']['recipe']['gan'], 'patience'), (old['of']['recipe']['start'], 'zoom'): del recipe[field]
     (tmp_path/'out'/'comparison'/'pix2pix-resnet18.json').write_text(json.dumps(old))

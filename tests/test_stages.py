@@ -36,6 +36,15 @@ def start(folder, photos=None, recipe='tiny', **kwargs):
     return open_training(Run(f'{folder}/run'), photos and str(photos), recipe, device='cpu', **kwargs)
 
 
+@pytest.mark.parametrize('device, name', [('cuda', 'deoldify'), ('mps', 'deoldify-cpu'), ('cpu', 'deoldify-cpu')])
+def test_a_new_run_takes_the_recipe_for_its_machine(photos, tmp_path, monkeypatch, capsys, device, name):
+    for one in 'deoldify', 'deoldify-cpu': monkeypatch.setitem(recipes, one, replace(recipes['tiny'], name=one))
+    monkeypatch.setattr('deoldify_lite.training.best_device', lambda asked: asked)
+    assert open_training(Run(f'{tmp_path}/run'), str(photos), device=device).recipe.name == name
+    assert f"Recipe: '{name}'" in capsys.readouterr().out
+    assert open_training(Run(f'{tmp_path}/run'), device='cpu').recipe.name == name and not capsys.readouterr().out   # a run keeps its own
+
+
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory, photos):
     "A run with all five stages done."

@@ -263,6 +263,30 @@ def test_recordings_one_behind_the_other(tmp_path, name):
     assert colorize_video(colorizer(), both, tmp_path/'out.mp4', Film(start=1.6, end=2.4, crf=0), progress=False)['frames'] in (18, 19, 20, 21)
 
 
+def test_pictures_that_change_their_size_become_of_one(tmp_path):
+    "Recordings joined together: each segment has an encoder of its own, and the film but one header."
+    parts = [clip(tmp_path/f'{i}.ts', n, sound=False, w=w, h=h) for i, (n, w, h) in enumerate([(30, 128, 96), (video.SEGMENT + 20, 96, 64)])]
+    (tmp_path/'in.ts').write_bytes(b''.join(p.read_bytes() for p in parts))
+    with pytest.warns(UserWarning, match='all were made 128 x 96'): colorize_video(colorizer(), tmp_path/'in.ts', tmp_path/'out.mp4', Film(crf=10), progress=False)
+    before, after = [[y for _, y, _ in shown(tmp_path/f)] for f in ('in.ts', 'out.mp4')]
+    assert len(before) == len(after) and {y.shape for y in after} == {(96, 128)}
+    for a, b in zip(before, after): assert np.abs(np.asarray(Image.fromarray(a).resize((128, 96)), float) - b).mean() < 4
+
+
+def test_the_shape_of_pixels_that_only_the_container_knows_is_kept(tmp_path):
+    clip(tmp_path/'square.mp4', 10)
+    with av.open(str(tmp_path/'square.mp4')) as film, av.open(str(tmp_path/'in.mov'), 'w') as out:
+        stream = out.add_stream_from_template(film.streams.video[0])
+        stream.sample_aspect_ratio = Fraction(16, 11)                # PAL, wide
+        for p in film.demux(video=0):
+            if p.dts is None: continue
+            p.stream = stream
+            out.mux(p)
+    colorize_video(colorizer(), tmp_path/'in.mov', tmp_path/'out.mkv', progress=False)
+    for f in 'in.mov', 'out.mkv':
+        with av.open(str(tmp_path/f)) as film: assert film.streams.video[0].sample_aspect_ratio == Fraction(16, 11), f
+
+
 def test_sound_that_steps_back_in_time_is_left_out(tmp_path, monkeypatch):
     src, real = clip(tmp_path/'in.mp4', 20), video.packets_of
     def stepping(film, streams, damage):
@@ -571,7 +595,7 @@ def test_the_disk_that_a_film_needs_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr('deoldify_lite.video.tqdm', lambda *args, desc, **kwargs: told.append(desc) or tqdm(*args, **kwargs))
     with pytest.warns(UserWarning, match=r'out.mp4 may need 0 MiB of disk, and 0 MiB are free'): colorize_video(colorizer(), src, made, progress=False)
     assert told == ['on cpu, about 0 MiB of disk'] and made.exists()              # told, and made all the same
-    with av.open(str(src)) as film: _, each = _trial(src, film.streams.video[0], made, Film(codec='libx264'))
+    with av.open(str(src)) as film: _, _, each = _trial(src, film.streams.video[0], made, Film(codec='libx264'))
     assert made.stat().st_size == pytest.approx(100 * each, rel=.3)
 
 
