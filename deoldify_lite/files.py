@@ -273,40 +273,39 @@ HELD = {t - 1 for t in NESTED} # and what holds the place, in the order of tags,
 def _with_software(exif, software):
     "Tags with ours."
     tags = _exif(exif)
-    tags[SOFTWARE] = software
-    return _packed(tags)
+    tags[SOFTWARE] = _Text(software)
+    return tags
 
-def _short(exif):
-    "Tags as a JPEG can hold them: of too many bytes the long ones go."
-    tags = _exif(exif)
-    if len(exif) > JPEG_BYTES:
-        for within in NESTED & tags.keys(): tags[within] = {t: v for t,v in tags.get_ifd(within).items() if t != MAKER}
-        for tag in [t for t,v in tags.items() if isinstance(v, (str, bytes, tuple)) and len(v) > 1000]: del tags[tag]
+def _short(tags):
+    "Tags as bytes that a JPEG can hold: of too many the long ones go."
+    exif = _packed(tags)
+    if len(exif) <= JPEG_BYTES: return exif
+    for within in NESTED & tags.keys(): tags[within] = {t: v for t,v in tags[within].items() if t != MAKER}
+    for tag in [t for t,v in tags.items() if isinstance(v, (str, bytes, tuple)) and len(v) > 1000]: del tags[tag]
     return _packed(tags)
 
 def _save(part, page, rgb, software):
-    kind = _kind(part)
-    options = dict(RESULTS[kind], exif=_with_software(page.exif, software), icc_profile=page.icc)
+    kind,tags = _kind(part),_with_software(page.exif, software)
+    options = dict(RESULTS[kind], icc_profile=page.icc)
     if page.dpi and kind != 'WEBP': options['dpi'] = page.dpi
-    if kind == 'JPEG': options |= _blocks(options['exif'], page.xmp)
-    elif kind == 'WEBP': options['xmp'] = page.xmp
-    elif page.xmp: options['pnginfo'] = _noted(page.xmp)
+    if kind == 'JPEG': options |= _blocks(tags, page.xmp)
+    elif kind == 'WEBP': options |= dict(exif=_packed(tags), xmp=page.xmp)
+    else: options |= dict(exif=_packed(tags), pnginfo=_noted(page.xmp))
     Image.fromarray(rgb if page.alpha is None else np.dstack([rgb, page.alpha])).save(part, **options)
 
-def _blocks(exif, xmp):
+def _blocks(tags, xmp):
     "What a JPEG says of its photo, each in its own block, and none that is too long: EXIF, XMP, and IPTC as Photoshop has it."
-    tags = _exif(exif)
     iptc = tags.get(IPTC, b'')
     if iptc: del tags[IPTC]
     block = b'Photoshop 3.0\0' + b'8BIM' + struct.pack('>HHI', RECORD, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
     extra = b'\xff\xed' + struct.pack('>H', len(block) + 2) + block if 0 < len(iptc) < JPEG_BYTES else b''
-    return dict(exif=_short(_packed(tags)), xmp=xmp if len(xmp) < JPEG_BYTES else b'', extra=extra)
+    return dict(exif=_short(tags), xmp=xmp if len(xmp) < JPEG_BYTES else b'', extra=extra)
 
 NOTE = 'XML:com.adobe.xmp' # what a PNG calls it
 
 def _noted(xmp):
     info = PngImagePlugin.PngInfo()
-    info.add_itxt(NOTE, xmp.decode('utf-8', 'replace'))
+    if xmp: info.add_itxt(NOTE, xmp.decode('utf-8', 'replace'))
     return info
 
 def _png16(page, rgb, software):
@@ -322,7 +321,7 @@ def _png16(page, rgb, software):
     if page.icc: head += chunk(b'iCCP', b'ICC\0\0' + zlib.compress(page.icc))
     if page.dpi: head += chunk(b'pHYs', struct.pack('>IIB', *[round(float(d) / .0254) for d in page.dpi], 1))
     if page.xmp: head += chunk(b'iTXt', NOTE.encode() + bytes(5) + page.xmp)
-    head += chunk(b'eXIf', _with_software(page.exif, software).removeprefix(b'Exif\0\0'))
+    head += chunk(b'eXIf', _packed(_with_software(page.exif, software)).removeprefix(b'Exif\0\0'))
     return b'\x89PNG\r\n\x1a\n' + head + chunk(b'IDAT', zlib.compress(rows.tobytes(), 3)) + chunk(b'IEND', b'')
 
 def _entry(tag, value):
@@ -336,7 +335,7 @@ def _entry(tag, value):
 def _tiff(part, pages, colours, software):
     "A TIFF whose pages keep what is theirs."
     import tifffile
-    known = [_exif(_with_software(page.exif, software)) for page in pages]
+    known = [_with_software(page.exif, software) for page in pages]
     folders = [_folders(tags) for tags in known]
     with tifffile.TiffWriter(part, byteorder='<') as tif:
         for page,rgb,own,held in zip(pages, colours, known, folders):
