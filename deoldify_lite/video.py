@@ -294,10 +294,10 @@ def _join(src, parts, dst, film, look, damage, software, most=None):
 # %% ../nbs/14_video.ipynb #5b2952e8
 TRIED = 12 # frames that are encoded before the work begins
 
-def _grey(frame):
+def _grey(frame, earlier=0):
     look = look_of(frame)
     new = paint(luma_of(frame, look), np.zeros((2, 1, 1), np.float32), look, 0.)
-    new.pts,new.time_base = frame.pts,frame.time_base
+    new.pts,new.time_base = frame.pts - round(earlier / frame.time_base),frame.time_base
     return new,look
 
 def _trial(src, stream, dst, film):
@@ -306,9 +306,10 @@ def _trial(src, stream, dst, film):
     first = next(frames, None)
     if first is None: raise UserError(f"{src} has no frames between {film.start:g} s and {'its end' if film.end is None else f'{film.end:g} s'}.")
     look,shape = look_of(first),_shape(_grey(first)[0])
+    begins,part_begins = [part_of(stream, s)[0] or 0 for s in (0., film.start)]     # a part begins where the film does, and so does its sound here
     with tempfile.TemporaryDirectory() as folder:
-        part = Path(folder)/'grey.nut'
-        _,n = _encode(part, map(_grey, chain([first], islice(frames, TRIED - 1))), stream, film, _container(dst), shape)
+        part,painted = Path(folder)/'grey.nut',(_grey(f, part_begins - begins) for f in chain([first], islice(frames, TRIED - 1)))
+        _,n = _encode(part, painted, stream, film, _container(dst), shape)
         _join(src, [part], Path(folder)/f'grey{dst.suffix}', replace(film, start=0., end=None), look, Counter(), '', most=64)
         return look,shape,part.stat().st_size / n
 

@@ -303,6 +303,8 @@ def test_other_containers_keep_frames_and_times(tmp_path, suffix):
     for src in (clip(tmp_path/'in.mp4', 20, sound=False), clip(tmp_path/'in.avi', 20, sound=False), clip(tmp_path/'old.avi', 20, sound=False, codec='mpeg4')):
         assert colorize_video(colorizer(), src, tmp_path/f'out.{suffix}', progress=False)['frames'] == 20
         assert np.allclose(times_of(tmp_path/f'out.{suffix}'), np.arange(20) * .04, rtol=0, atol=.001)
+        assert colorize_video(colorizer(), src, tmp_path/f'part.{suffix}', Film(start=.4), progress=False)['frames'] == 10
+        assert np.allclose(times_of(tmp_path/f'part.{suffix}'), np.arange(10) * .04, rtol=0, atol=.001)
 
 
 def test_frames_of_any_length_are_not_for_avi(tmp_path):
