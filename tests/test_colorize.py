@@ -18,7 +18,7 @@ from deoldify_lite.colorizer import Colorizer
 from deoldify_lite.core import RELEASED, UserError, atomic
 from deoldify_lite.doctor import check_weights
 from deoldify_lite.export import export_onnx, save_generator
-from deoldify_lite.files import read_photo
+from deoldify_lite.files import MOST, read_photo
 from deoldify_lite.folders import Style, colorize_all, plan_jobs
 from deoldify_lite.generator import generators
 from deoldify_lite.photos import load_photo, sample_photos
@@ -242,6 +242,8 @@ def test_orientation_of_tiffs(photo, tmp_path, orientation, bits, compression):
     upright = np.rot90(grey, {3: 2, 6: -1, 8: 1}[orientation])
     page, = read_photo(tmp_path/'in.tif')
     assert page.luma.dtype == grey.dtype and (page.luma == upright).all()
+    shown = Colorizer(None, 64, run=lambda x: x)(Image.open(tmp_path/'in.tif'), saturation=0)
+    assert np.abs(np.asarray(shown, int) - (upright >> bits - 8)[..., None]).max() <= 1
     assert np.abs(np.asarray(load_photo(tmp_path/'in.tif').convert('L'), int) - (upright >> bits - 8)).max() <= 1
 
 
@@ -256,6 +258,17 @@ def test_many_small_pages_are_no_way_round_the_limit(tmp_path):
     dot = Image.new('L', (1, 1))
     dot.save(tmp_path/'in.tif', save_all=True, append_images=[dot] * 300)
     with pytest.raises(UserError, match='pages with more than 200,000,000'): read_photo(tmp_path/'in.tif')
+    with tifffile.TiffWriter(tmp_path/'in.tif') as tif:                   # nor are previews, which are left out
+        for i in range(60): tif.write(np.zeros((1, 1), np.uint8), subfiletype=int(i > 0))
+    assert len(read_photo(tmp_path/'in.tif')) == 1
+    with pytest.raises(UserError, match='pages with more than 5,000,000'): read_photo(tmp_path/'in.tif', 5_000_000)
+
+
+def test_a_photo_of_no_end_of_tags_is_read_all_the_same(photo, tmp_path):
+    photo.save(tmp_path/'in.png', exif=raw_exif((0x010F, 2, 4, b'Ann'), *((0x4000 + i, 3, 1, b'\1') for i in range(8_000))))
+    tags = Image.Exif()
+    tags.load(read_photo(tmp_path/'in.png')[0].exif)
+    assert tags[0x010F] == 'Ann' and len(tags) == MOST
 
 
 def test_a_small_copy_of_a_page_is_no_page(photo, tmp_path):
