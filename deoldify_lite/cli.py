@@ -245,6 +245,7 @@ def video(
     start:Annotated[float, typer.Option('--from', help="Seconds from the film's beginning.", min=0)]=0.,
     end:Annotated[Optional[float], typer.Option('--to', help="Seconds from the film's beginning.")]=None,
     label:Annotated[bool, typer.Option(help="Write a small 'AI colorized' into the corner.")]=False,
+    allow_grey:Annotated[bool, typer.Option(help="A film that comes out nearly grey is no failure.")]=False,
     overwrite:Annotated[bool, typer.Option(help="Do again what is there, and begin anew what was begun with other options.")]=False):
     "Colorize a film; run again, it goes on where it was. Example: deoldify-lite video old.mp4 -o new.mp4"
     from deoldify_lite.colorizer import Colorizer
@@ -261,6 +262,9 @@ def video(
     except KeyboardInterrupt: raise UserError("Stopped. Run the same command again: it goes on where it was.") from None
     print(f"{made['frames']} frames on {colorizer.device}: {dst}")
     if stabilize: print('Flicker (mean change of chroma along the motion, of 255): {:.2f}, steadied to {:.2f}'.format(*made['flicker']))
+    if made['pale'] and not allow_grey:
+        raise UserError(f'{dst} came out nearly grey: try another --render-factor, or --saturation 1.5, with --overwrite. '
+                        'Where it should be grey, --allow-grey says so.')
 
 @app.command('app')
 def serve_app(

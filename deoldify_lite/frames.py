@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FULL', 'KR_KB', 'BT601', 'CONTAINERS', 'CLOCKS', 'BACK', 'AHEAD', 'UNSHOWN', 'QUARTERS', 'load_av', 'Look', 'look_of',
-           'luma_of', 'full_range', 'paint', 'open_film', 'packets_of', 'film_size', 'part_of', 'frames_of']
+           'luma_of', 'full_range', 'paint', 'open_film', 'packets_of', 'film_length', 'part_of', 'frames_of']
 
 # %% ../nbs/13g_frames.ipynb #343c6a76
 from collections import Counter
@@ -173,16 +173,16 @@ def packets_of(
     except av.InvalidDataError: damage['packets'] += 1
     except av.FFmpegError as e: raise UserError(f"{film.name} cannot be read any further ({type(e).__name__}): try again, it goes on where it was.") from None
 
-def film_size(
+def film_length(
     src:str|Path, # Film
-)->tuple[float, int]: # Seconds, and pixels of a frame
+)->float: # Seconds
     "How much work a film is, counted and not believed: more than 60 frames count as another second. Raises `UserError` for what is no film."
     film,stream = open_film(src)
     with film:
         times = [p.dts if p.pts is None else p.pts for p in packets_of(film, stream, Counter())]
         known = [t for t in times if t is not None]
         length = float((max(known) - min(known)) * stream.time_base) if known else 0.
-        return max(length, len(times) / 60),stream.codec_context.width * stream.codec_context.height
+        return max(length, len(times) / 60)
 
 def _late(src):
     "How far behind its packets an AVI's decoder is."
@@ -244,12 +244,15 @@ def frames_of(
     end:float|None=None, # See `part_of`
     after:int|None=None, # Only frames that are shown later than this, in units of the stream's time base
     damage:Counter|None=None, # See `packets_of`
+    most:int|None=None, # Pixels of a frame; as many as there are when not given
 ):
-    "Frames of a part of a film in the order of showing, each later than the one before."
+    "Frames of a part of a film in the order of showing, each later than the one before. Raises `UserError` for one of more pixels."
     base,(start,end),damage = stream.time_base,part_of(stream, start, end),Counter() if damage is None else damage
     place,seen = after if after is not None or start is None else int(start / base),None
     if stream.container.format.name in CLOCKS: place = None              # there may be several such places
     for frame in _entered(src, place, damage):
+        pixels = frame.width * frame.height
+        if most and pixels > most: raise UserError(f"The film has {pixels:,} pixels a frame; at most {most:,} are taken here.")
         if frame.pts is None: frame.pts = 0 if seen is None else seen + _step(stream)
         elif seen is not None: frame.pts = max(frame.pts, seen + 1)      # two frames at one time: a broken film
         frame.time_base,seen = base,frame.pts

@@ -6,7 +6,7 @@
 __all__ = ['WORKERS', 'KINDS', 'PATIENCE', 'Limits', 'Busy', 'Answer', 'Service', 'BodyLimit', 'Queue', 'api']
 
 # %% ../nbs/15_service.ipynb #9eadb6e1
-import asyncio, io, tempfile, time
+import asyncio, io, tempfile, time, warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,16 +93,15 @@ class Service:
         render_factor:int|None=None, # The network sees a square of 16 times this
         saturation:float=1., # 0 is grey, 1 is what the network says
         label:bool=False, # Write a small mark into the corner
+        note=warnings.warn, # See `colorize_video`
     )->dict: # See `colorize_video`
         "Colorize a film, one at a time. Raises `UserError` for what is none or too long, and `Busy`."
-        from deoldify_lite.frames import film_size
+        from deoldify_lite.frames import film_length
         from deoldify_lite.video import Film, colorize_video
-        seconds,pixels = film_size(src)
-        most = min(self.limits.pixels, self.limits.frame)
-        if pixels > most: raise UserError(f"The film has {pixels:,} pixels a frame; at most {most:,} are taken here.")
+        seconds,most = film_length(src),min(self.limits.pixels, self.limits.frame)
         if seconds > self.limits.seconds: raise UserError(f"The film is {seconds:.0f} s long; at most {self.limits.seconds} s are taken here.")
         if not self.films.acquire(blocking=False): raise Busy("Another film is being colorized: try again in some minutes.")
-        try: return colorize_video(self.model(model), src, dst, Film(render_factor, saturation, label=label))
+        try: return colorize_video(self.model(model), src, dst, Film(render_factor, saturation, label=label), most=most, note=note)
         finally: self.films.release()
 
 # %% ../nbs/15_service.ipynb #d9d2dfc7
@@ -111,13 +110,13 @@ PATIENCE = 120 # seconds that a request may take to arrive: it holds a place in 
 
 class BodyLimit:
     "ASGI middleware: requests with more than so many bytes are answered with 413, and those that do not arrive with 408."
-    def __init__(self, app, most:int, others:dict): self.app,self.most,self.others = app,most,others # bytes; and by the beginning of paths, see `api`
+    def __init__(self, app, most:int, others:dict): self.app,self.most,self.others = app,most,others # bytes; and by path, see `api`
 
     async def __call__(self, scope, receive, send):
         if scope['type'] != 'http': return await self.app(scope, receive, send)
         from starlette.responses import JSONResponse
         def refusal(code, why): return JSONResponse(dict(detail=why), code, {'Connection': 'close'})
-        headers,other = dict(scope['headers']),next((o for path,o in self.others.items() if scope['path'].startswith(path)), None)
+        headers,other = dict(scope['headers']),self.others.get(scope['path'])
         most,end = (other[0], None) if other else (self.most, time.monotonic() + PATIENCE)
         look = other[1](headers) if other else lambda body: None
         too_long = refusal(413, f"At most {most // 2**20} MB are taken here.")
@@ -166,7 +165,7 @@ class _Refused(Exception): "A request's body is longer than its limit, or late."
 
 def api(
     service:Service, # Does the work
-    others:dict={}, # Where the service's limit does not hold, by the beginning of paths: bytes of a request, and what makes of its headers a function
+    others:dict={}, # Where the service's limit does not hold, by path: bytes of a request, and what makes of its headers a function
     # that is handed its body piece by piece and answers what is wrong with it, if anything is. Such a request may take its time, but not stand still.
 ): # A FastAPI app
     "The service as an app, to which a page can be added."

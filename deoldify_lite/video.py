@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SEGMENT', 'ROUNDED', 'HEARD', 'NO_LESS', 'AS_IS', 'FIELDS', 'CRF', 'BEST', 'TRIED', 'SEVERAL', 'Segments', 'Film',
-           'colorize_video']
+           'WrongContainer', 'colorize_video']
 
 # %% ../nbs/14_video.ipynb #bc19e6f6
 import errno, heapq, shutil, tempfile, warnings
@@ -65,12 +65,12 @@ class Segments:
     def films(self): return [self.film(i) for i in range(self.n)]
 
     def last(self):
-        "Time of the last finished frame, frames so far, steadying; (None, 0, anew) at the beginning."
+        "Time of the last finished frame, frames so far, how strong their chroma was in all, steadying; (None, 0, 0, anew) at the beginning."
         steady = Steady()
-        if not self.n: return None,0,steady
+        if not self.n: return None,0,0.,steady
         with np.load(self.state(self.n - 1)) as f:
             steady.sums,steady.state = f['sums'],f['steady'] if f['steady'].size else None
-            return int(f['pts']),int(f['frames']),steady
+            return int(f['pts']),int(f['frames']),float(f['strength']),steady
 
     def once(self,
         name:str, # What it is called
@@ -83,13 +83,15 @@ class Segments:
 
     def add(self,
         write, # path -> (time of the last frame, number of frames): makes the film of a segment
+        strength:list[float], # How strong the chroma of all frames was; `write` goes on with it
         steady:Steady, # As it is behind the segment
     ):
         "Make the next segment, whole or not at all."
         frames = self.last()[1]
         with atomic(self.film(self.n)) as part: pts,more = write(part)
         with atomic(self.state(self.n)) as part:
-            with open(part, 'wb') as f: np.savez(f, pts=pts, frames=frames + more, sums=steady.sums, steady=np.zeros(0) if steady.state is None else steady.state)
+            kept = dict(frames=frames + more, strength=sum(strength), sums=steady.sums, steady=np.zeros(0) if steady.state is None else steady.state)
+            with open(part, 'wb') as f: np.savez(f, pts=pts, **kept)
         self.n += 1
 
     def remove(self): shutil.rmtree(self.path)
@@ -130,13 +132,13 @@ def _describe(context, look, stream):
 CRF = ('libx264', 'libx265', 'libvpx', 'libvpx-vp9', 'libaom-av1', 'libsvtav1') # encoders with a constant quality; others do their best,
 BEST = {'flags': '+qscale', 'global_quality': '236'}                 # which FFmpeg calls -q:v 2, in units of 118
 
-def _check_codec(film):
-    "Raise `UserError` for an encoder that is none, and for a quality that it does not know."
-    av = load_av()
-    try: kind = av.codec.Codec(film.codec, 'w').type
-    except ValueError: kind = ''
-    if kind != 'video': raise UserError(f"There is no encoder '{film.codec}': libx264, libx265, libvpx-vp9 and ffv1 are usual.")
-    if film.crf is not None and film.codec not in CRF: raise UserError(f"The encoder '{film.codec}' has no --crf: leave it out, or choose one of {', '.join(CRF)}.")
+def _encoder_of(name, crf):
+    "FFmpeg's own name of an encoder, libx264 for h264. Raises `UserError` for what is none, and for a quality that it does not know."
+    try: codec = load_av().codec.Codec(name, 'w')
+    except ValueError: codec = None
+    if not codec or codec.type != 'video': raise UserError(f"There is no encoder '{name}': libx264, libx265, libvpx-vp9 and ffv1 are usual.")
+    if crf is not None and codec.name not in CRF: raise UserError(f"The encoder '{name}' has no --crf: leave it out, or choose one of {', '.join(CRF)}.")
+    return codec.name
 
 def _refused(film, frame, e):
     return UserError(f"{film.codec} does not take these pictures ({frame.width} x {frame.height}, {frame.format.name}): choose another --codec ({e}).")
@@ -178,13 +180,13 @@ def _colorized(colorizer, frames, steady, film, side, strength):
             new.pts,new.time_base = frame.pts,frame.time_base
             yield new,look
 
-def _encode(part, painted, stream, film, kind, shape, tick=lambda: None):
+def _encode(part, painted, stream, film, kind, shape, damage, tick=lambda: None):
     "Encode painted frames into a file of their own, all in one shape; answers the time of the last one, and how many there were."
     av,new,pts,n = load_av(),None,None,0
     with av.open(str(part), 'w', format='nut', options=AS_IS) as out:
         for frame,look in painted:
             new = new or _encoder(out, film, stream, frame, look, kind, shape)
-            if _shape(frame)[:2] != shape[:2]: warnings.warn("The size of the pictures changes within the film: all were made {} x {}.".format(*shape))
+            damage['sizes'] += _shape(frame)[:2] != shape[:2]
             try: packets = new.encode(frame)
             except (av.FFmpegError, ValueError) as e: raise _refused(film, frame, e) from None
             out.mux(packets)
@@ -239,11 +241,13 @@ def _chapters(film, start, end):
         low,high = [(t if end is None else min(t, end)) - (start or 0) for t in (c['start'] * base, c['end'] * base)]
         if high > 0 and high > low: yield c | dict(start=round(max(low, 0) / base), end=round(high / base))
 
+class WrongContainer(UserError): "A container cannot hold what a film has."
+
 def _add(out, stream, dst):
     "A stream of `dst` for packets of another stream."
     codec,other = stream.codec_context.name,'.mp4' if dst.suffix.lower() == '.mkv' else '.mkv'
     try: return out.add_stream_from_template(stream, opaque=True)
-    except Exception: raise UserError(f"{dst.suffix} files cannot hold stream {stream.index} ({stream.type}, {codec}): choose {other}.") from None
+    except Exception: raise WrongContainer(f"{dst.suffix} files cannot hold stream {stream.index} ({stream.type}, {codec}): choose {other}.") from None
 
 def _check(made, times, dst):
     "Read a film again that was just written. Raises `UserError` where its pictures are not all there, or not shown at `times` (seconds)."
@@ -258,9 +262,9 @@ def _check(made, times, dst):
         found,times,tick = [float(t * base) for t in sorted(found)],sorted(times),np.clip(float(base), *ROUNDED)
         late = found[0] - times[0] if _container(dst) in NO_LESS else 0
         if all(abs(a - late - b) <= tick for a,b in zip(found, times)): return
-    raise UserError(f"{dst.suffix} files cannot hold these pictures at their times: choose .mp4 or .mkv.")
+    raise WrongContainer(f"{dst.suffix} files cannot hold these pictures at their times: choose .mp4 or .mkv.")
 
-def _join(src, parts, dst, film, look, damage, software, most=None):
+def _join(src, parts, dst, film, look, damage, software, n_packets=None):
     "The film: pictures of the segments, everything else of the original, or the first packets of it; `damage` counts what had to be left out."
     av,(original,stream),kind = load_av(),open_film(src),_container(dst)
     start,end = part_of(stream, film.start, film.end)
@@ -278,7 +282,7 @@ def _join(src, parts, dst, film, look, damage, software, most=None):
                 out.metadata.update(original.metadata)
                 out.metadata['comment'] = '; '.join(filter(None, [original.metadata.get('comment'), software])) # where it is from
                 if hasattr(out, 'set_chapters'): out.set_chapters(list(_chapters(original, start, end)))
-                rest = islice(_other_packets(original, others, start, end, damage), most)
+                rest = islice(_other_packets(original, others, start, end, damage), n_packets)
                 times = [t - round((start or 0) / made.time_base) for t in _times(parts)]
                 for _,packet in heapq.merge(_picture_packets(parts, times, pictures), rest, key=itemgetter(0)):
                     try: out.mux(packet)
@@ -289,7 +293,7 @@ def _join(src, parts, dst, film, look, damage, software, most=None):
         except MemoryError: raise
         except (av.FFmpegError, OSError, ValueError) as e:
             if isinstance(e, OSError) and e.errno != errno.EPERM: raise # the disk; 'not permitted' is what some containers answer
-            raise UserError(f"{dst.suffix} files cannot hold the pictures, sound or subtitles of {src} ({type(e).__name__}): choose .mkv.") from None
+            raise WrongContainer(f"{dst.suffix} files cannot hold the pictures, sound or subtitles of {src} ({type(e).__name__}): choose .mkv.") from None
 
 # %% ../nbs/14_video.ipynb #5b2952e8
 TRIED = 12 # frames that are encoded before the work begins
@@ -300,25 +304,25 @@ def _grey(frame, earlier=0):
     new.pts,new.time_base = frame.pts - round(earlier / frame.time_base),frame.time_base
     return new,look
 
-def _trial(src, stream, dst, film):
+def _trial(src, stream, dst, film, most=None):
     "Make a film of the first frames in grey; answers their look and shape, and bytes a frame. Raises the `UserError` that the whole film would."
-    frames = frames_of(src, stream, film.start, film.end)
+    frames = frames_of(src, stream, film.start, film.end, most=most)
     first = next(frames, None)
     if first is None: raise UserError(f"{src} has no frames between {film.start:g} s and {'its end' if film.end is None else f'{film.end:g} s'}.")
     look,shape = look_of(first),_shape(_grey(first)[0])
     begins,part_begins = [part_of(stream, s)[0] or 0 for s in (0., film.start)]     # a part begins where the film does, and so does its sound here
     with tempfile.TemporaryDirectory() as folder:
         part,painted = Path(folder)/'grey.nut',(_grey(f, part_begins - begins) for f in chain([first], islice(frames, TRIED - 1)))
-        _,n = _encode(part, painted, stream, film, _container(dst), shape)
-        _join(src, [part], Path(folder)/f'grey{dst.suffix}', replace(film, start=0., end=None), look, Counter(), '', most=64)
+        _,n = _encode(part, painted, stream, film, _container(dst), shape, Counter())
+        _join(src, [part], Path(folder)/f'grey{dst.suffix}', replace(film, start=0., end=None), look, Counter(), '', 64)
         return look,shape,part.stat().st_size / n
 
-def _disk(dst, n_bytes):
-    "Warn where a film needs more disk than is free, and answer the words for how much; it is an estimate, so nothing is refused."
+def _disk(dst, n_bytes, note):
+    "Say where a film needs more disk than is free, and answer the words for how much; it is an estimate, so nothing is refused."
     folder = next(p for p in dst.absolute().parents if p.exists())
     left = shutil.disk_usage(folder).free
     needed,free = [f'{v / 2**30:.1f} GiB' if v > 2**29 else f'{v / 2**20:.0f} MiB' for v in (n_bytes, left)]
-    if n_bytes > left: warnings.warn(f"{dst} may need {needed} of disk, and {free} are free: a higher --crf needs less.")
+    if n_bytes > left: note(f"{dst} may need {needed} of disk, and {free} are free: a higher --crf needs less.")
     return f', about {needed} of disk'
 
 def colorize_video(
@@ -328,42 +332,42 @@ def colorize_video(
     film:Film=Film(), # How the result should be
     progress:bool=True, # Show a progress bar
     overwrite:bool=False, # Throw away what an interrupted command with other options has made
-)->dict: # 'frames', and 'flicker': of the network and of the result
-    "Colorize a film; goes on where it was interrupted. Warns of damage. Raises `UserError` for what is no film, writing over it, and other options than before."
+    most:int|None=None, # Pixels of a frame; films of more are refused
+    note=warnings.warn, # Told what is left out or damaged, a sentence each
+)->dict: # 'frames'; 'flicker': of the network and of the result; 'pale': is it nearly grey, which was not asked for?
+    "Colorize a film; goes on where it was interrupted. Raises `UserError` for what is no film, writing over it, and other options than before."
     src,dst = Path(src),Path(dst).absolute()                         # FFmpeg takes what is before a colon for a protocol
     if colorizer.whole: raise UserError(f"{colorizer.name or 'The generator'} is for drawings, and makes light as well as colour: films need one for photos.")
     keep_apart(src, dst, 'film')
     kind = _container(dst)
-    film = replace(film, codec=film.codec or ('libvpx-vp9' if kind == 'webm' else 'libx264'))
-    _check_codec(film)
+    film = replace(film, codec=_encoder_of(film.codec or ('libvpx-vp9' if kind == 'webm' else 'libx264'), film.crf))
     colorizer.side(film.render_factor)
     container,stream = open_film(src)
     stat,damage = src.stat(),Counter()
     weights = dict(model=colorizer.name, weights=colorizer.mark, size=colorizer.size)
     plan = dict(src=str(src.resolve()), bytes=stat.st_size, changed=stat.st_mtime_ns) | weights | asdict(film)
     with container:
-        look,shape,each = _trial(src, stream, dst, film)
+        look,shape,each = _trial(src, stream, dst, film, most)
         count = _count(stream, container, film)
-        disk = _disk(dst, 2 * each * count) if count else '' # its parts, and then the film
+        disk = _disk(dst, 2 * each * count, note) if count else '' # its parts, and then the film
         for s in container.streams:
             if s is not stream and not (s.type in HEARD and s.codec_context):
-                warnings.warn(f"{src}: stream {s.index} ({s.type}) is neither these pictures nor sound nor subtitles that we know, and is left out.")
+                note(f"{src}: stream {s.index} ({s.type}) is neither these pictures nor sound nor subtitles that we know, and is left out.")
         with Segments(dst).open(plan, overwrite) as segments:
-            after,n,steady = segments.last()
-            side,strength = segments.once('side', lambda: colorizer.affordable(film.render_factor)[0]),[]
-            frames = frames_of(src, stream, film.start, film.end, after, damage)
+            after,n,before,steady = segments.last()
+            side,strength = segments.once('side', lambda: colorizer.affordable(film.render_factor)[0]),[before]
+            frames = frames_of(src, stream, film.start, film.end, after, damage, most)
             with tqdm(total=count, initial=n, desc=f'on {colorizer.device}' + disk, unit=' frames', disable=not progress) as bar:
                 while (first := next(frames, None)) is not None:
                     painted = _colorized(colorizer, chain([first], islice(frames, SEGMENT - 1)), steady, film, side, strength)
-                    segments.add(lambda part: _encode(part, painted, stream, film, kind, shape, bar.update), steady)
+                    segments.add(lambda part: _encode(part, painted, stream, film, kind, shape, damage, bar.update), strength, steady)
             try: _join(src, segments.films(), dst, film, look, damage, colorizer.software())
-            except UserError as e: raise UserError(f"{e} The work is kept: rename {segments.path} to .OUT.parts to go on with another OUT.") from None
+            except UserError as e: raise type(e)(f"{e} The work is kept: rename {segments.path} to .OUT.parts to go on with another OUT.") from None
             n = segments.last()[1]
         segments.remove()
-    if damage: warnings.warn(f"{src} is damaged; packets that had to be left out: {damage['packets']}.")
-    if film.saturation and strength and film.saturation * np.mean(strength) < PALE:
-        warnings.warn(f"{dst} came out nearly grey: try another render factor, or more saturation.")
-    return dict(frames=n, flicker=steady.flicker())
+    if damage['packets']: note(f"{src} is damaged; packets that had to be left out: {damage['packets']}.")
+    if damage['sizes']: note("The size of the pictures changes within the film: all were made {} x {}.".format(*shape))
+    return dict(frames=n, flicker=steady.flicker(), pale=bool(film.saturation and film.saturation * sum(strength) / n < PALE))
 
 SEVERAL = dict(m4v='mp4', vob='vob') # which of several containers of one suffix, where it is not the first by name
 

@@ -25,6 +25,7 @@ from test_colorize import ARGS, bomb, model, photo  # noqa: F401
 
 from deoldify_lite.app import Door
 from deoldify_lite.colorizer import Colorizer
+from deoldify_lite.core import UserError
 from deoldify_lite.export import load_generator, save_generator
 from deoldify_lite.service import Limits, Service, api
 
@@ -54,6 +55,7 @@ def address(model, tmp_path_factory):  # noqa: F811
     else:
         process.kill()
         pytest.fail(process.communicate()[0])
+    process.temp = temp
     yield url, process
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=30)[0]
@@ -78,9 +80,12 @@ def test_health_and_description(address):
 
 
 def test_answers_are_the_colorizers(address, model, photo):  # noqa: F811
-    url, _ = address
+    url, process = address
+    files = lambda: {f for f in process.temp.rglob('*') if f.is_file()}
+    before = files()
     asked = httpx.post(f'{url}/api/colorize', files=dict(photo=png(photo)), data=dict(saturation=.7, render_factor=6))
     assert asked.status_code == 200 and asked.headers['content-type'] == 'image/png'
+    assert files() == before                                            # nothing of it stays, even for a while
     ours = Colorizer.load(model, 'cpu')(photo, 6, .7)
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(asked.content))), np.asarray(ours))
 
@@ -154,13 +159,18 @@ def test_no_address_and_no_foreign_path(address):
         assert httpx.get(url + where).status_code == 404, where
     assert httpx.get(f'{url}/gradio_api/file=/etc/passwd').status_code == 403
     assert httpx.get(f'{url}/api/health', headers=dict(Host='evil.example')).status_code == 400
+    for site, code in ('cross-site', 403), ('same-site', 403), ('same-origin', 422), ('none', 422):             # as browsers tell
+        for path in '/api/colorize', '/gradio_api/queue/join':
+            asked = httpx.post(url + path, headers={'Sec-Fetch-Site': site}, json={})
+            assert asked.status_code == code, (site, path, asked.text)
 
 
 def test_uploads_of_the_page_are_files_and_nothing_else(address, photo):  # noqa: F811
     url, process = address
     upload = lambda **kwargs: httpx.post(f'{url}/gradio_api/upload', timeout=60, **kwargs)
-    path, = upload(files=dict(files=('a.png', png(photo)))).raise_for_status().json()
+    path, = upload(files=dict(files=('a.png', png(photo))), params=dict(upload_id='abc')).raise_for_status().json()
     assert path.endswith('a.png')
+    assert 'done' in httpx.get(f'{url}/gradio_api/upload_progress', params=dict(upload_id='abc'), timeout=10).text     # the page's bar
     before = memory_of(process) if sys.platform == 'linux' else 0
     big = b'--x\r\nContent-Disposition: form-data; name="files"\r\n\r\n' + bytes(30 << 20) + b'\r\n--x--\r\n'
     form = {'Content-Type': 'multipart/form-data; boundary=x'}
@@ -289,15 +299,42 @@ def test_an_example_and_another_model(browser, address, model):  # noqa: F811
 
 
 @pytest.mark.parametrize('subtitles, suffix', [(False, '.mp4'), (True, '.mkv')])
-def test_a_film_whose_subtitles_no_mp4_can_hold(tmp_path, subtitles, suffix):
-    pytest.importorskip('gradio')
+def test_a_film_whose_subtitles_no_mp4_can_hold(tmp_path, monkeypatch, subtitles, suffix):
+    gradio = pytest.importorskip('gradio')
     from test_video import clip
+    notes = []
+    monkeypatch.setattr(gradio, 'Warning', notes.append)
 
     from deoldify_lite.app import _colorize_film
     (tmp_path/'files').mkdir()
     film = clip(tmp_path/'old.mkv', 4, subtitles=subtitles)
     made, _, said = _colorize_film(Service(dict(a=Colorizer(None, 64, run=lambda x: x)), Limits()), tmp_path/'files', film, '', 4, 1., False)
     assert Path(made).name == f'old-colour{suffix}' and said.startswith('4 frames')
+    assert notes == ['old.mkv came out nearly grey: try another render factor, or more saturation.']
+
+
+@pytest.mark.parametrize('late', [False, True])
+def test_a_film_is_made_once_whatever_can_hold_it(tmp_path, monkeypatch, late):
+    "Only another container is tried anew; and where the first one fails at its end, the pictures are kept."
+    pytest.importorskip('gradio')
+    from test_video import clip, flickering
+
+    from deoldify_lite import app, video
+    film, seen, real = clip(tmp_path/'old.mp4', 12, sound=False), [], video._join
+    def network(x):
+        seen.append(len(x))
+        return flickering(x)
+    service, folder = Service(dict(a=Colorizer(None, 64, run=network)), Limits(seconds=1)), tmp_path/'made'
+    def join(src, parts, dst, *args):
+        if late and dst.suffix == '.mp4' and seen: raise video.WrongContainer('.mp4 files cannot hold this.')
+        return real(src, parts, dst, *args)
+    monkeypatch.setattr(video, '_join', join)
+    made_at, made = app._film_made(service, film, folder, '', 4, 1.)
+    assert made_at.suffix == ('.mkv' if late else '.mp4') and made['frames'] == 12 and sum(seen) == 12 and not list(folder.glob('.*'))
+    tries = []
+    monkeypatch.setattr(Service, 'film', lambda *args: tries.append(1) or Service.model(service, 'none'))
+    with pytest.raises(UserError, match="no model 'none'"): app._film_made(service, film, tmp_path/'again', '', 4, 1.)
+    assert len(tries) == 1
 
 
 def drop_a_film(browser, url, photo, path, frames):  # noqa: F811

@@ -1,9 +1,9 @@
 """Films: same frames, same times, same sound; steady colours; and `kill -9` costs nothing that was done."""
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import warnings
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -16,10 +16,11 @@ from PIL import Image
 from tqdm.auto import tqdm
 from test_cli import fails, run
 
+from deoldify_lite.cli import main
 from deoldify_lite.colorizer import NEED, Colorizer
 from deoldify_lite.core import UserError
 from deoldify_lite.photos import sample_photos
-from deoldify_lite.frames import film_size
+from deoldify_lite.frames import film_length
 from deoldify_lite.service import Busy, Limits, Service
 from deoldify_lite import video
 from deoldify_lite.video import Film, _trial, colorize_video
@@ -197,6 +198,8 @@ def test_encoders_without_a_constant_quality_do_their_best(tmp_path):
                        (Film(codec='prores_ks'), 'prores_ks does not take these pictures'), (Film(end=float('inf')), 'from and to a second, not 0.0 to inf')):
         with pytest.raises(UserError, match=says): colorize_video(colorizer(), src, tmp_path/'out.mov', film, progress=False)
     assert [f.name for f in tmp_path.iterdir()] == ['in.mp4']
+    for codec in 'h264', 'libx264': colorize_video(colorizer(), src, tmp_path/f'{codec}.mkv', Film(codec=codec, crf=20), progress=False)
+    assert [f.to_ndarray().tobytes() for _, _, f in shown(tmp_path/'h264.mkv')] == [f.to_ndarray().tobytes() for _, _, f in shown(tmp_path/'libx264.mkv')]
     colorize_video(colorizer(), src, tmp_path/'out.mp4', Film(codec='mpeg4'), progress=False)
     off = [np.abs(a.astype(int) - b).mean() for (_, a, _), (_, b, _) in zip(shown(src), shown(tmp_path/'out.mp4'))]
     assert len(off) == 6 and max(off) < 3                                # with the bits that FFmpeg gives it, nearly 5
@@ -256,7 +259,7 @@ def test_recordings_one_behind_the_other(tmp_path, name):
         assert all(np.array_equal(a[1], b[1]) for a, b in zip(before, after, strict=True))
         steps = np.diff([float(t) for t, *_ in after])
         assert np.allclose(np.delete(steps, 49), .04, atol=.001) and .03 < steps[49] < .15
-        assert film_size(both)[0] == pytest.approx(4, abs=.2)
+        assert film_length(both) == pytest.approx(4, abs=.2)
         sound = packets(tmp_path/'out.mp4', 'audio')
         assert [d for d, _ in sound] == [d[7:] for d, _ in packets(src, 'audio')] * 2  # less the headers of transport streams
         if sound: assert abs(float(sound[len(sound) // 2][1] - sound[0][1] - (after[50][0] - after[0][0]))) < .002       # still together
@@ -369,6 +372,10 @@ def test_films_beyond_the_limits(tmp_path):
     ask = lambda n, **size: service.film(clip(tmp_path/'in.mp4', n, sound=False, **size), tmp_path/'out.mp4')
     with pytest.raises(UserError, match='2 s long; at most 1 s'): ask(50)
     with pytest.raises(UserError, match='49,152 pixels a frame; at most 12,288'): ask(4, w=256, h=192)
+    parts = [clip(tmp_path/f'{w}.ts', 12, sound=False, w=w, h=w * 3 // 4) for w in (128, 256)]                      # the first frames are small
+    (tmp_path/'both.ts').write_bytes(b''.join(p.read_bytes() for p in parts))
+    with pytest.raises(UserError, match='49,152 pixels a frame'): service.film(tmp_path/'both.ts', tmp_path/'out.mp4')
+    shutil.rmtree(tmp_path/'.out.mp4.parts', ignore_errors=True)
     with service.films, pytest.raises(Busy, match='Another film'): ask(4)
     assert ask(4)['frames'] == 4
 
@@ -446,16 +453,26 @@ def test_a_film_keeps_its_size_when_memory_falls(tmp_path, monkeypatch):
     with pytest.raises(UserError, match='memory .* goes on'): colorize_video(Colorizer(None, 32, run=full), src, tmp_path/'o.mp4', progress=False)
 
 
-def test_a_grey_film_is_no_silent_success(tmp_path):
+def test_a_grey_film_is_no_silent_success(tmp_path, monkeypatch):
     src = clip(tmp_path/'in.mp4', 8, sound=False)
+    def grey(*args): return Colorizer(None, 64, run=lambda x: x)
+    def stops(*args): raise KeyboardInterrupt
+    with monkeypatch.context() as m:
+        m.setattr(Colorizer, 'load', grey)
+        m.setattr(sys, 'argv', ['deoldify-lite', 'video', str(src), '-o', str(tmp_path/'cli.mp4'), '--overwrite'])
+        with pytest.raises(SystemExit, match='cli.mp4 came out nearly grey'): main()
+        sys.argv.append('--allow-grey')
+        with pytest.raises(SystemExit) as end: main()
+        assert not end.value.code and (tmp_path/'cli.mp4').exists()
+    with monkeypatch.context() as m:                                     # nor where it was interrupted behind its last frame
+        m.setattr(video, '_join', stops)
+        with pytest.raises(KeyboardInterrupt): colorize_video(grey(), src, tmp_path/'a.mp4', progress=False)
+    assert colorize_video(grey(), src, tmp_path/'a.mp4', progress=False)['pale']
     tint = Colorizer(None, 64, run=lambda x: x + np.array([.07, 0, 0], np.float32)[:, None, None])         # 0.008 in the mean
     for network in Colorizer(None, 64, run=lambda x: x), tint:
-        with pytest.warns(UserWarning, match='nearly grey'): colorize_video(network, src, tmp_path/'a.mp4', progress=False, overwrite=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter('error', UserWarning)
-        colorize_video(colorizer(), src, tmp_path/'b.mp4', progress=False)
-        colorize_video(tint, src, tmp_path/'d.mp4', Film(saturation=1.5), progress=False)
-        colorize_video(Colorizer(None, 64, run=lambda x: x), src, tmp_path/'c.mp4', Film(saturation=0.), progress=False)   # asked for
+        assert colorize_video(network, src, tmp_path/'a.mp4', progress=False, overwrite=True)['pale']
+    for network, saturation in (colorizer(), 1.), (tint, 1.5), (Colorizer(None, 64, run=lambda x: x), 0.):        # the last is asked for
+        assert not colorize_video(network, src, tmp_path/'b.mp4', Film(saturation=saturation), progress=False, overwrite=True)['pale']
 
 
 @pytest.mark.parametrize('name', ['b.avi', 'c.h264', 'd.ts'])
@@ -478,7 +495,7 @@ def test_going_on_where_times_or_key_frames_are_missing(tmp_path, monkeypatch, n
     with av.open(str(src)) as film: before = [np.array(f.to_ndarray()[:f.height]) for f in film.decode(video=0)]
     assert all(t == u and np.array_equal(f.to_ndarray(), g.to_ndarray()) for (t, _, f), (u, _, g) in zip(a, b, strict=True))
     assert all(np.array_equal(x, y) for x, (_, y, _) in zip(before, a, strict=True))
-    assert film_size(src)[0] >= .5                                        # and none of them passes for a short film
+    assert film_length(src) >= .5                                        # and none of them passes for a short film
     assert {round(float(u - t), 3) for (t, _, _), (u, _, _) in zip(a, a[1:])} == {.04}
 
 
@@ -606,7 +623,7 @@ def test_names_with_a_colon(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     clip('in.mp4', 4, sound=False)
     os.rename('in.mp4', '2021-05-01T12:30.mp4')
-    assert colorize_video(colorizer(), '2021-05-01T12:30.mp4', 'a:b.mp4', progress=False)['frames'] == film_size('a:b.mp4')[0] * 25 + 1 == 4
+    assert colorize_video(colorizer(), '2021-05-01T12:30.mp4', 'a:b.mp4', progress=False)['frames'] == film_length('a:b.mp4') * 25 + 1 == 4
     assert sorted(os.listdir()) == ['2021-05-01T12:30.mp4', 'a:b.mp4']
 
 
