@@ -216,7 +216,8 @@ def colorize(
     "Colorize photos. Example: deoldify-lite colorize ~/album -o ~/album-colour"
     from deoldify_lite.colorizer import Colorizer
     from deoldify_lite.folders import Style, colorize_all, contact_sheets, plan_jobs
-    if contact_sheet and (compare or label): raise UserError("A contact sheet shows render factors to choose from: leave --compare and --label out.")
+    if contact_sheet and (compare or label or render_factor is not None):
+        raise UserError("A contact sheet shows render factors to choose from: leave --compare, --label and --render-factor out.")
     jobs = plan_jobs(photos, out, shard, 'sheet' if contact_sheet else 'compare' if compare else '')
     with _no_garbage(): colorizer = Colorizer.load(model, device or 'auto', temperature)
     style = Style(render_factor, saturation, label, compare, max_pixels)

@@ -115,6 +115,13 @@ class Registry(dict):
             return o
         return _register
 
+    def known(self,
+        name:str, # What may be registered
+    )->bool:
+        "Is there something of this name?"
+        try: return bool(self[name])
+        except UserError: return False
+
     def __missing__(self, name):
         if self.package:
             package,self.package = import_module(self.package),''

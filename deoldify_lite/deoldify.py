@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 import torch
 from torch.serialization import safe_globals
-from .core import UserError
+from .core import UserError, keep_apart
 from .export import save_generator
 from .generator import blank, generators
 
@@ -34,7 +34,8 @@ def read_checkpoint(
     except Exception as e:
         if 'Unsupported global' in str(e) or 'unsupported' in str(e).lower() and 'GLOBAL' in str(e):
             found = re.search(r'GLOBAL ([\w.]+)', str(e))
-            raise UserError(f"{path} wants to run code ({found[1] if found else 'a pickle'}): it is no checkpoint of DeOldify, and was not opened.") from None
+            what = found[1] if found else 'a pickle'
+            raise UserError(f"{path} holds what could run code ({what}): it is no checkpoint of DeOldify, and was not opened.") from None
         raise UserError(f"{path} is no checkpoint, or it is damaged ({type(e).__name__}): fetch it again and compare its size.") from None
     state = state.get('model', state) if isinstance(state, dict) else {}
     if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()): raise UserError(f"{path} holds no network.")
@@ -95,7 +96,8 @@ def import_deoldify(
     src:str|Path, # A published checkpoint
     dst:str|Path, # File to make, a `.safetensors`
 )->str: # 'artistic' or 'stable'
-    "Write a published checkpoint as a file of ours. Raises `UserError` for any other file."
+    "Write a published checkpoint as a file of ours. Raises `UserError` for any other file, and for writing over it."
+    keep_apart(src, dst, 'checkpoint')
     if Path(dst).suffix != '.safetensors': raise UserError(f"The result is a .safetensors file: {Path(dst).with_suffix('.safetensors')}, not {dst}.")
     generator,kind,args = load_deoldify(src)
     save_generator(generator, dst, 'unet', args, 16 * RENDER_FACTOR, source=f'DeOldify {kind}')

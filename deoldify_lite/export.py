@@ -44,19 +44,23 @@ def read_header(
 )->dict: # Its header
     "What a file says of itself. Raises `UserError` for anything that is not a generator of ours."
     try:
-        with safe_open(path, 'pt') as f: header = json.loads((f.metadata() or {})['deoldify_lite'])
+        with safe_open(path, 'pt') as f: header = dict(chroma=1.) | json.loads((f.metadata() or {})['deoldify_lite'])
+        known = header['format'] <= FORMAT and generators.known(header['generator'])
+        whole = isinstance(header['args'], dict) and isinstance(header['size'], int) and isinstance(header['chroma'], (int, float))
     except FileNotFoundError: raise UserError(f"There is no file {path}.") from None
-    except (SafetensorError, KeyError, OSError, ValueError):
-        raise UserError(f"{path} is no generator of deoldify_lite, or it is damaged: export it again or fetch it anew.") from None
-    if header['format'] > FORMAT: raise UserError(f"{path} was made by a newer version of deoldify_lite: update this one.")
-    return dict(chroma=1.) | header
+    except (SafetensorError, KeyError, OSError, ValueError, TypeError): whole = False
+    if not whole: raise UserError(f"{path} is no generator of deoldify_lite, or it is damaged: export it again or fetch it anew.")
+    if not known: raise UserError(f"{path} was made by a newer version of deoldify_lite: update this one.")
+    return header
 
 def load_generator(
     path:str|Path, # File of `save_generator`
 )->tuple[Generator, dict]: # The network, ready for use, and its header
-    "Build the generator that a file describes, with its weights."
+    "Build the generator that a file describes, with its weights. Raises `UserError` for anything that is not a generator of ours."
     header = read_header(path)
-    with blank(): generator = generators[header['generator']](**header['args'])
+    try:
+        with blank(): generator = generators[header['generator']](**header['args'])
+    except TypeError: raise UserError(f"{path} describes a network that is not known here: update deoldify_lite.") from None
     state = {k: v.clone() for k,v in load_file(path).items()}     # no views of a file that may change
     load_weights(generator, {k: v.float() if v.is_floating_point() else v for k,v in unpacked(state).items()}, path, assign=True)
     generator.chroma = header['chroma']

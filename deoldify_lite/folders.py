@@ -10,6 +10,7 @@ __all__ = ['PALE', 'GROUP', 'Job', 'find_photos', 'plan_jobs', 'Style', 'finish'
 import glob, os, warnings, zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
@@ -151,7 +152,8 @@ def _told(job, e):
     "What went wrong with a photo, in a sentence."
     if isinstance(e, UserError): return str(e)
     if isinstance(e, MemoryError): return f"{job.src}: there is not enough memory for a photo of this size."
-    return f"{job.dst} cannot be written ({getattr(e, 'strerror', None) or e})."
+    if isinstance(e, OSError): return f"{job.dst} cannot be written ({e.strerror or e})."
+    return f"{job.src} could not be colorized ({type(e).__name__}: {e})."
 
 def colorize_all(
     colorizer:Colorizer, # Does the work
@@ -164,7 +166,7 @@ def colorize_all(
     todo = _todo(jobs, overwrite)
     colorizer.side(style.render_factor)                              # a wrong one is an error at once, not once a photo
     failed,pale = [],[]
-    with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers, \
+    with _told_of(failed), ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers, \
          tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc=f'on {colorizer.device}', unit=' photos', disable=not progress) as bar:
         def collect(job, future):
             "The future's result; a failure is noted, and answers None."
@@ -179,7 +181,12 @@ def colorize_all(
         for group in _one_ahead([(j, readers.submit(_read, j, style)) for j in few] for few in _groups(todo)):
             pages = {job: p for job,future in group if (p := collect(job, future))}
             if not pages: continue
-            chromas = iter(colorizer.chromas([p.luma for ps in pages.values() for p in ps], style.render_factor)[0])
+            try: chromas = iter(colorizer.chromas([p.luma for ps in pages.values() for p in ps], style.render_factor)[0])
+            except UserError: raise                                  # it would come again with all others
+            except Exception as e:
+                failed += [_told(job, e) for job in pages]
+                bar.update(len(pages))
+                continue
             for job,ps in pages.items():
                 mine = list(islice(chromas, len(ps)))
                 if is_pale(mine, style.saturation): pale.append(job.dst)
@@ -187,6 +194,14 @@ def colorize_all(
             settle(len(group))
         settle(0)
     return len(todo) - len(failed),failed,pale
+
+@contextmanager
+def _told_of(failed):
+    "Where the work ends early, warn of each failure so far: nobody else will."
+    try: yield
+    except BaseException:
+        for sentence in failed: warnings.warn(sentence)
+        raise
 
 def _todo(jobs, overwrite):
     "What is not done yet; what was left half-written goes."
@@ -244,7 +259,8 @@ def contact_sheets(
 )->tuple[int, list[str], list[Path]]: # As `colorize_all`
     "`render_factors` of many photos. A broken one is noted, and the rest goes on."
     todo,failed = _todo(jobs, overwrite),[]
-    for job in tqdm(todo, f'on {colorizer.device}', unit=' photos', disable=not progress):
-        try: render_factors(colorizer, job, style)
-        except Exception as e: failed.append(_told(job, e))
+    with _told_of(failed):
+        for job in tqdm(todo, f'on {colorizer.device}', unit=' photos', disable=not progress):
+            try: render_factors(colorizer, job, style)
+            except Exception as e: failed.append(_told(job, e))
     return len(todo) - len(failed),failed,[]

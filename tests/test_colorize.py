@@ -1,6 +1,8 @@
 """Colorizing files: nothing of a photo is lost, nothing is overwritten, and every runtime gives the same answer."""
 import io
+import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -476,6 +478,22 @@ def test_sides_that_a_format_cannot_hold_are_told(tmp_path):
     assert colorize_all(Colorizer(None, 64, run=lambda x: x), jobs, progress=False)[:2] == (2, [])
 
 
+def test_a_network_that_fails_and_a_folder_that_ends_early_lose_no_failure(photo, tmp_path):
+    for i in range(10): photo.convert('L').resize((40 + i, 40)).save(tmp_path/f'{i}.png')
+    (tmp_path/'0.png').write_text('no photo')
+    jobs, calls = plan_jobs([tmp_path], tmp_path/'out'), []
+    def network(x, error=ValueError('too odd')):
+        calls.append(1)
+        if len(calls) == 2: raise error
+        return x
+    done, failed, _ = colorize_all(Colorizer(None, 64, run=network), jobs, progress=False)
+    assert done == 5 and [f for f in failed if '0.png cannot be read' in f] and sum('could not be colorized (ValueError: too odd)' in f for f in failed) == 4
+    def stops(x): return network(x, KeyboardInterrupt())
+    calls.clear()
+    with pytest.warns(UserWarning, match='0.png cannot be read'), pytest.raises(KeyboardInterrupt):
+        colorize_all(Colorizer(None, 64, run=stops), jobs, overwrite=True, progress=False)
+
+
 def photo_in(folder, photo, name):
     photo.convert('L').save(folder/name)
     return folder/name
@@ -598,7 +616,9 @@ def test_options(model, photo, tmp_path):
     assert Image.open(tmp_path/'sheet.png').width > 5 * 100
     was = (tmp_path/'sheet.png').stat().st_mtime_ns
     assert 'were there' in colorize('sheet.png', '--contact-sheet').stdout and (tmp_path/'sheet.png').stat().st_mtime_ns == was
+    fails('leave --compare, --label and --render-factor out', 'colorize', 'in.png', '-o', 'x.png', '--contact-sheet', '--render-factor', 4, cwd=tmp_path)
     fails('is the input itself', 'pack', model, '-o', model, cwd=tmp_path)
+    fails('is the checkpoint itself', 'import-deoldify', model, model, cwd=tmp_path)
     fails('no run mine to export', 'export', '--onnx', cwd=tmp_path)
     fails('must be 2 or more', 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--render-factor', 1, cwd=tmp_path)
     fails('such as 3/16', 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--shard', '17/16', cwd=tmp_path)
@@ -616,6 +636,28 @@ def test_sheets_and_comparisons_do_not_stand_for_the_result(model, photo, tmp_pa
     for options in (['--contact-sheet'], ['--compare'], []):
         assert '1 colorized' in run('colorize', 'in.png', '-o', 'out', '--model', model, *options, cwd=tmp_path).stdout
     assert sorted(f.name for f in (tmp_path/'out').iterdir()) == ['in.compare.png', 'in.png', 'in.sheet.png']
+
+
+def test_headers_that_no_version_of_ours_wrote(model, photo, tmp_path):
+    from safetensors.torch import load_file, save_file
+    photo.save(tmp_path/'in.png')
+    good = dict(format=1, generator='unet', args=ARGS, size=64)
+    damaged, newer, other = 'or it is damaged', 'made by a newer version', 'describes a network that is not known here'
+    for header, says in ((dict(), damaged), ([], damaged), (3, damaged), (good | dict(size='64'), damaged), (good | dict(args=None), damaged),
+                         (good | dict(format=9), newer), (good | dict(generator='transformer'), newer), (good | dict(args=dict(heads=8)), other)):
+        save_file(load_file(model), tmp_path/'odd.safetensors', dict(deoldify_lite=json.dumps(header)))
+        fails(says, 'colorize', 'in.png', '-o', 'out.png', '--model', 'odd.safetensors', cwd=tmp_path)
+        assert ('odd.safetensors' in check_weights(tmp_path/'odd.safetensors')) == (says != other)
+
+
+def test_commands_about_weights(model, tmp_path):
+    (tmp_path/'small.safetensors').write_bytes(model.read_bytes())
+    out = run('export', '--onnx', '--model', 'small.safetensors', cwd=tmp_path)
+    assert out.returncode == 0 and 'small.onnx' in out.stdout and Colorizer.load(tmp_path/'small.onnx').size == 64
+    (tmp_path/'models'/'mine').mkdir(parents=True)
+    (tmp_path/'small.onnx').rename(tmp_path/'models'/'mine'/'small.onnx')
+    said = run('doctor', cwd=tmp_path).stdout
+    assert re.search(r'small\.onnx +whole, \d+ MiB, ONNX at 64 px', said) and all(w in said for w in ('packages', 'devices', 'GiB free', 'bf16'))
 
 
 def test_a_run_folder_stands_for_its_generator(model, tmp_path):

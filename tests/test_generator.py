@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from test_cli import run
+
+from deoldify_lite import inference
 from deoldify_lite.colorizer import Colorizer
 from deoldify_lite.core import RELEASED, UserError
-from deoldify_lite.deoldify import ARCHITECTURES, import_deoldify
+from deoldify_lite.deoldify import ARCHITECTURES, load_deoldify
 from deoldify_lite.export import export_onnx, load_generator
 from deoldify_lite.generator import DynamicUnet, encoder, unet_generator
 from deoldify_lite.inference import folded
@@ -19,12 +22,12 @@ PARITY = Path(__file__).parents[2]/'shared'/'parity'
 
 @pytest.mark.skipif(not PARITY.exists(), reason='needs ../shared/parity')
 @pytest.mark.parametrize('kind', ARCHITECTURES)
-def test_answers_as_deoldify(kind, tmp_path):
+def test_answers_as_deoldify(kind, tmp_path, monkeypatch):
     sys.path.insert(0, str(PARITY))
     from reference_weights import load_spec, reference_input, reference_state
     state = reference_state(load_spec(kind))
     torch.save(dict(model=state, opt=partial(torch.optim.Adam, betas=(.9, .99))), tmp_path/'gen.pth')
-    assert import_deoldify(tmp_path/'gen.pth', tmp_path/'gen.safetensors') == kind
+    assert f"DeOldify's {kind}" in run('import-deoldify', 'gen.pth', 'gen.safetensors', cwd=tmp_path).stdout
     generator, header = load_generator(tmp_path/'gen.safetensors')
     assert header['size'] == 560
     with torch.no_grad():
@@ -35,6 +38,12 @@ def test_answers_as_deoldify(kind, tmp_path):
         for size in (64, 80):
             x = reference_input(size)
             assert (plain.network(x) - generator.network(x)).abs().max() < 1e-4
+        monkeypatch.setattr(inference, 'STRIP', 1)
+        x, strips = reference_input(96), []
+        monkeypatch.setattr(inference, '_by_strips', lambda step, h, x, real=inference._by_strips: strips.append(h.shape) or real(step, h, x))
+        assert (Colorizer(generator, 560).generator.network(x) - plain.network(x)).abs().max() < 1e-3 and strips      # the short ways, too
+    torch.save(state, tmp_path/'old.pth', _use_new_zipfile_serialization=False)                                       # as torch 1.0 wrote it
+    assert load_deoldify(tmp_path/'old.pth')[1] == kind
     state.pop(next(iter(state)))
     torch.save(state, tmp_path/'less.pth')
     with pytest.raises(UserError, match="not one of DeOldify's generators: .* artistic and .* stable"): Colorizer.load(tmp_path/'less.pth')
