@@ -78,7 +78,9 @@ def _stage(name, run, data, recipe, sizes, epochs, device, gpus, start=None, inp
     with Run(run).open() as folder:
         try:
             training = open_training(folder, data, recipe, sizes, epochs, device, start, input)
-            return training,getattr(stages, name)(training)
+            made = getattr(stages, name)(training)
+            if made is None: raise UserError(f"Recipe '{training.recipe.name}' has no such stage: run the next one.")
+            return training,made
         except KeyboardInterrupt: raise UserError("Stopped. Run the same command again: it goes on where it was.") from None
 
 # %% ../nbs/16_cli.ipynb #a243e144
@@ -182,7 +184,7 @@ def compare(
     print(module.compare(data, test, out, names=tuple(recipe or module.COMPARED), device=device))
 
 @app.command()
-def pick(run:_run='mine', cycle:Annotated[int, typer.Option(help="Round of stages 2 to 4.")]=1):
+def pick(run:_run='mine', cycle:Annotated[Optional[int], typer.Option(help="Round of stages 2 to 4; the last when not given.", min=1)]=None):
     "Replay the rule that picks a GAN checkpoint on the saved log. Example: deoldify-lite pick --run mine"
     from deoldify_lite.stages import pick_checkpoint
     row = pick_checkpoint(Run(run), cycle)

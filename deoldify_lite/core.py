@@ -144,7 +144,19 @@ def atomic(
         yield part
         with open(part, 'rb+') as f: os.fsync(f.fileno())            # Windows wants it open for writing
         os.replace(part, path)
+    except (OSError, UserError): raise
+    except Exception as e:
+        _raise_of_disk(part, e)
+        raise
     finally: part.unlink(missing_ok=True)
+
+def _raise_of_disk(part, e):
+    "Raise the `OSError` of a full disk, if that is what a writer stumbled over: torch says only that it failed, and safetensors a number."
+    if found := re.search(r'os error (\d+)', str(e)): raise OSError(int(found[1]), os.strerror(int(found[1])), str(part)) from e
+    with open(part, 'ab') as f:
+        f.write(bytes(1 << 16))
+        f.flush()
+        os.fsync(f.fileno())
 
 LEFT,SHARED = 3600,re.compile(r'\.[0-9a-f]{8}-[0-9a-f]{8}\.part(\.\w+)?') # seconds; and the names that `atomic` gives to shared paths
 
@@ -185,10 +197,12 @@ def read_json(
 def read_table(
     path:str|Path, # A CSV file with a header, or one that does not exist yet
 )->list[dict]: # One dictionary a row, all values text
-    "Rows of a CSV file; none if there is no such file."
+    "Rows of a CSV file; none if there is no such file. Raises `UserError` for one that was cut off."
     path = Path(path)
     if not path.exists(): return []
-    with open(path, newline='', encoding='utf-8') as f: return list(csv.DictReader(f))
+    with open(path, newline='', encoding='utf-8') as f: rows = list(csv.DictReader(f))
+    if any(None in (*row, *row.values()) for row in rows): raise UserError(f"{path} is damaged: bring it back from a backup, or start anew under another name.")
+    return rows
 
 def write_table(
     path:str|Path, # File to make

@@ -58,6 +58,8 @@ def _make_cache(files, side, path):
     if n_bytes > min(CACHE_BYTES, shutil.disk_usage(path.parent).free // 4): return
     with atomic(path) as part, ThreadPoolExecutor(THREADS) as pool:
         out = np.lib.format.open_memmap(part, 'w+', np.uint8, (len(files), side, side, 3))
+        if hasattr(os, 'posix_fallocate'):                           # where the disk fills up meanwhile, writing to memory would end the process
+            with open(part, 'rb+') as f: os.posix_fallocate(f.fileno(), 0, n_bytes)
         decoded = pool.map(lambda f: decode(f, side), files)
         for i,photo in enumerate(tqdm(decoded, f'decoding at {side} px', len(files), unit=' photos', leave=False)): out[i] = photo
         out.flush()
@@ -93,7 +95,8 @@ class PhotoSet:
     ):
         store_attr()
         self.warps = augment is not None and (augment.rotate, augment.zoom) != (0, 1)
-        self.stored = None if cache is None else np.load(cache, mmap_mode='r')
+        try: self.stored = None if cache is None else np.load(cache, mmap_mode='r')
+        except ValueError: raise UserError(f"{cache} is damaged: delete it and run again.") from None
         if cache is not None and len(self.stored) != len(files):
             raise UserError(f"{cache} was made from {len(self.stored)} photos and there are {len(files)} now: delete it and run again.")
 

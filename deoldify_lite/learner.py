@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Precision', 'adamw', 'spread_lrs', 'Parallel', 'generator_learner', 'class_learner', 'critic_learner', 'Resume',
-           'StopOnBadLoss', 'Log', 'Every', 'Progress', 'GanModel', 'GanLoss', 'Turns', 'Average', 'gan_learner',
-           'gan_lrs']
+           'all_finite', 'StopOnBadLoss', 'Log', 'Every', 'Progress', 'GanModel', 'GanLoss', 'Turns', 'Average',
+           'gan_learner', 'gan_lrs']
 
 # %% ../nbs/08_learner.ipynb #39046883
 import math, time
@@ -170,14 +170,23 @@ class Resume(Callback):
         self.batch += 1
         if time.monotonic() - self.saved_at >= self.seconds: self.save()
 
+    def after_train(self):                                         # validation takes its time, too
+        if time.monotonic() - self.saved_at >= self.seconds / 3: self.save()
+
     def save(self):
         "Write the checkpoint."
         self.saved_at = time.monotonic()
         if rank(): return
-        if not all(v.isfinite().all() for v in self.model.state_dict().values() if v.is_floating_point()): raise _stopped('The weights are not finite', self)
+        if not all_finite(self.model): raise _stopped('The weights are not finite', self)
         s = dict(model=self.model.state_dict(), opt=_plain(self.opt.state_dict()), epoch=self.epoch, batch=self.batch, pct=float(self.pct_train),
                  memory={name: dict(cb.memory) for name,cb in self._memories().items()})
         with atomic(self.path) as part: torch.save(s, part)
+
+def all_finite(
+    net, # Network
+)->bool:
+    "Is no weight of it NaN or infinite?"
+    return all(v.isfinite().all() for v in net.state_dict().values() if v.is_floating_point())
 
 def _plain(opt):
     "An optimiser's state without NumPy's numbers, which schedulers leave in it and safe loading refuses."

@@ -26,9 +26,9 @@ from .generator import as_plain, load_state, load_weights, native_bf16
 from .learner import Average, Every, Turns, class_learner, critic_learner, gan_learner, gan_lrs, generator_learner, spread_lrs
 from .metrics import pick, plateau, stale
 from .pickled import export_learner
-from .recipe import to_json
+from .recipe import from_json, to_json
 from .sheet import contact_sheet
-from .training import Accuracy, OnScale, Training, backbone, critic_backbone, critic_knows, drop_cache, fit_step, save_weights
+from .training import Accuracy, OnScale, Training, backbone, critic_backbone, critic_knows, drop_cache, fit_step, n_bytes, save_weights
 
 # %% ../nbs/12_stages.ipynb #79e004a1
 def pretrain_encoder(
@@ -215,13 +215,13 @@ def gan_log(
 
 def pick_checkpoint(
     run:Run, # A run whose `gan/log.csv` exists
-    cycle:int=1, # Which round of stages 2 to 4
+    cycle:int|None=None, # Which round of stages 2 to 4; the last when not given
 )->dict: # The row of the log that the rule picks
     "Replay the inflection-point rule on the saved log; the last row where the recipe has no rule. Raises `UserError` when there is none."
-    rows = gan_log(run, cycle)
+    recipe = from_json(read_json(run/'recipe.json') or {}) if run.has('recipe.json') else None
+    rows = gan_log(run, cycle or (recipe.cycles if recipe else 1))
     if not rows: raise UserError(f"{run.path} has no gan/log.csv yet: run train-gan first.")
-    gan = read_json(run/'recipe.json')['gan'] if run.has('recipe.json') else {}
-    return rows[-1] if not gan.get('picks', True) else pick(rows, _before(gan_log(run)))
+    return rows[-1] if recipe and not recipe.gan.picks else pick(rows, _before(gan_log(run)))
 
 def _before(rows):
     "PSNR of the generator that the first cycle's GAN began with; None where it began from nothing: such a log has no checkpoint 0."
@@ -249,7 +249,7 @@ def train_gan(
         if gan.plateau and plateau(rows, gan.plateau): learn.opt.set_hyper('lr', [h['lr'] / 10 for h in learn.opt.hypers])
         if before and gan.picks and stale(rows, _before(gan_log(t.run)), gan.patience): raise CancelFitException
     fit_step(t, learn, step, gan, gan_lrs(generator, critic, gan.lr, gan.spread, gan.critic_mult), OnScale, one_cycle=False,
-         cbs=[average, Every(every, _at_checkpoint)])
+         cbs=[average, Every(every, _at_checkpoint)], beside=gan.checkpoints * n_bytes(generator))
     best = pick_checkpoint(t.run, cycle)
     load_weights(generator, load_state(t.run/step/f"{int(best['checkpoint']):03}.pth"), t.run/step)
     save_weights(t, generator, name, step)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRIOR_PHOTOS', 'Training', 'backbone', 'critic_backbone', 'critic_knows', 'start_file', 'open_training', 'OnScale',
-           'Accuracy', 'fit_step', 'save_weights', 'drop_cache']
+           'Accuracy', 'n_bytes', 'fit_step', 'save_weights', 'drop_cache']
 
 # %% ../nbs/11e_training.ipynb #9f4e9750
 import os, shutil, warnings, zlib
@@ -19,7 +19,7 @@ from .critic import critic_accuracy, critics
 from .data import Augment, GreyToColour, check_enough, photo_dls, photo_loader
 from .export import encoder_start, load_generator, read_header
 from .generator import best_device, generators, load_state, load_weights
-from .learner import Log, Progress, Resume, StopOnBadLoss
+from .learner import Log, Progress, Resume, StopOnBadLoss, all_finite
 from .loss import bin_prior, losses, make_loss
 from .metrics import Tally
 from .photos import Manifest, find_data, scan
@@ -276,6 +276,12 @@ def _note(t, step, epoch, row, fit):
     shown = {k: row[k] for k in ('loss', 'valid_loss', 'psnr', 'colour_ratio', 'accuracy', 'photos_per_s') if k in row}
     print(f'{step} {epoch + 1}/{fit.epochs}  ' + '  '.join(f'{k} {v:.4g}' for k,v in shown.items()), flush=True)
 
+def n_bytes(
+    net, # Network
+)->int:
+    "How much its weights take."
+    return sum(v.numel() * v.element_size() for v in net.state_dict().values())
+
 def fit_step(
     t:Training, # What to train, where
     learn, # A `Learner`
@@ -285,11 +291,11 @@ def fit_step(
     measure, # See `Log`
     one_cycle:bool=True, # Warm up and cool down; constant rates otherwise
     cbs=(), # More callbacks
+    beside:int=0, # Bytes that those will write
 ):
     "Train `learn` for `fit`, resuming from and saving to the step's checkpoint."
     part = t.run/f'{step}.part.pth'
-    n_bytes = sum(v.numel() * v.element_size() for v in learn.model.state_dict().values())
-    t.run.make_room(7 * n_bytes)                                  # weights and Adam's two moments, old and new, and the result
+    t.run.make_room(7 * n_bytes(learn.model) + beside)            # weights and Adam's two moments, old and new, and the result
     learn.remove_cbs([cb for cb in learn.cbs if cb.name in ('recorder', 'progress')])
     log = Log(partial(_note, t, step, fit=fit), measure)
     learn.add_cbs([Resume(part, t.recipe.checkpoint_seconds), StopOnBadLoss(part), log, Progress(step), *cbs])
@@ -303,7 +309,10 @@ def save_weights(
     name:str, # File in the run folder
     step:str, # Whose checkpoint is no longer needed
 ):
-    "Write a network's weights and drop the step's checkpoint."
+    "Write a network's weights and drop the step's checkpoint. Raises `UserError` for weights that are no numbers, and keeps the checkpoint."
+    if not all_finite(net):
+        raise UserError(f"The weights of {step} are not finite at its end; the last good checkpoint is {t.run/f'{step}.part.pth'}. "
+                        "Start a new RUN; if it happens again, lower `lr` in the recipe (nbs/10_recipe.ipynb).")
     if rank() == 0:
         with atomic(t.run/name) as part: torch.save(net.state_dict(), part)
         (t.run/f'{step}.part.pth').unlink(missing_ok=True)

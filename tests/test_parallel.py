@@ -6,6 +6,8 @@ import sys
 
 import torch
 
+from deoldify_lite.loss import PerceptualLoss
+
 CHILD = '''
 import copy, os, sys, torch, torch.distributed as dist
 from torch import nn
@@ -53,3 +55,11 @@ def test_gradients_and_statistics_equal_those_of_one_process(tmp_path):
     for grads, state in first, second:
         for name in grads: assert torch.allclose(alone[0][name], grads[name], rtol=1e-8, atol=1e-12), name
         for name in state: assert torch.allclose(alone[1][name], state[name], rtol=1e-8, atol=1e-12), name
+
+
+def test_the_perceptual_loss_of_a_batch_is_that_of_its_parts():
+    torch.manual_seed(0)
+    loss, y = PerceptualLoss(), torch.randn(4, 3, 48, 48) * torch.tensor([.1, .5, 1, 2])[:, None, None, None]     # of unlike contrast
+    pred = y + .3 * torch.randn_like(y)
+    with torch.no_grad(): whole, parts = loss(pred, y), [loss(pred[i::2], y[i::2]) for i in range(2)]
+    assert parts[0] != parts[1] and torch.allclose(whole, sum(parts) / 2, rtol=1e-6)

@@ -1,4 +1,5 @@
 """The five stages on real photos, with a recipe that trains in seconds."""
+import errno
 import json
 import math
 import re
@@ -23,13 +24,15 @@ import deoldify_lite.stages as stages
 from deoldify_lite.color import as_photo, normalize, rgb_to_ab
 from deoldify_lite.colorizer import Colorizer
 from deoldify_lite.core import Run, UserError, read_table, record, write_table
-from deoldify_lite.data import Augment, photo_loader
+from deoldify_lite.data import Augment, PhotoSet, cache_photos, photo_loader
+from deoldify_lite.export import save_generator
 from deoldify_lite.generator import encoder, generators
-from deoldify_lite.learner import Turns
+from deoldify_lite.learner import Resume, Turns
 from deoldify_lite.metrics import pick
+from deoldify_lite.pickled import export_learner
 from deoldify_lite.recipe import Fit, from_json, recipes
 from deoldify_lite.report import write_report
-from deoldify_lite.training import Training, open_training
+from deoldify_lite.training import Training, open_training, save_weights
 
 
 def start(folder, photos=None, recipe='tiny', **kwargs):
@@ -243,6 +246,18 @@ def test_killed_in_any_stage_ends_with_the_same_weights(finished, photos, tmp_pa
     if step == 'gan': assert read_table(training.run/'gan'/'log.csv') == read_table(finished.run/'gan'/'log.csv')
 
 
+def test_a_kill_while_photos_are_measured_costs_no_training(finished, photos, tmp_path, monkeypatch):
+    training = begun(finished, tmp_path, photos, 'gen_048.pth', 'often')
+    with monkeypatch.context() as m:
+        m.setattr(Resume, 'after_batch', lambda self: setattr(self, 'batch', self.batch + 1))      # no checkpoint but the one before measuring
+        m.setattr('deoldify_lite.learner.Log.before_validate', lambda self: kill())
+        with pytest.raises(Killed): stages.pretrain_generator(training)
+    kept = stages.load_state(training.run/'gen_048.part.pth')
+    assert (kept['epoch'], kept['batch']) == (0, training.recipe.pretrain[1].photos // 2)
+    stages.pretrain_generator(start(tmp_path, photos, recipe=None))
+    assert equal(weights(training, 'gen_048.pth'), weights(finished, 'gen_048.pth'))
+
+
 def test_generations_resume(finished, photos, tmp_path):
     training = begun(finished, tmp_path, photos, 'generated')
     rows = stages.save_generations(training)
@@ -272,12 +287,43 @@ def test_a_full_disk_in_any_stage_loses_nothing(finished, photos, tmp_path, monk
     assert equal(weights(training, f'{step}.pth'), weights(finished, f'{step}.pth'))
 
 
+@pytest.fixture
+def small_files():
+    "No file may have more than 200 KB, which torch and safetensors meet as they do a full disk: somewhere in C++."
+    resource = pytest.importorskip('resource')
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_is_really_full(finished, photos, tmp_path, small_files):
+    out = run('pretrain-gen', '--recipe', 'often', '--sizes', '32', '--run', 'x', '--data', photos, cwd=tmp_path)
+    assert out.returncode == 1 and out.stderr.endswith('Error: The disk holds no file of this size: choose another disk, or for a film a higher --crf.')
+    net = finished.generator('gan.pth').eval()
+    for write in (lambda f: export_learner(net, f, 48), lambda f: save_generator(net, f, 'unet', finished.recipe.generator_args, 48),
+                  lambda f: cache_photos(finished.photos.files('train'), 128, f)):
+        with pytest.raises(OSError) as e: write(tmp_path/'file')
+        assert e.value.errno == errno.EFBIG
+    assert not (tmp_path/'file').exists() and not list(tmp_path.rglob('*.part*'))
+
+
+def test_weights_that_are_no_numbers_are_no_result(finished, photos, tmp_path):
+    training = begun(finished, tmp_path, photos, 'gen_032.pth')
+    net, part = training.generator(), training.run/'gen_032.part.pth'
+    part.write_text('the last good one')
+    with torch.no_grad(): next(net.parameters()).view(-1)[0] = float('nan')
+    says(f'not finite at its end; the last good checkpoint is {part}', save_weights, training, net, 'gen_032.pth', 'gen_032')
+    assert part.exists() and not training.run.has('gen_032.pth')
+
+
 def test_cycles_go_on_from_the_picked_generator(finished, photos, tmp_path, monkeypatch):
     monkeypatch.setitem(recipes, 'twice', replace(recipes['tiny'], name='twice', cycles=2))
     training = begun(finished, tmp_path, photos, recipe='twice')
     stages.train_gan(training)
     assert training.run.has('gan.pth') and training.run.has('cycle2/gan.pth') and training.run.has('cycle2/critic.pth')
     assert equal(weights(training, 'gan.pth'), weights(training, 'cycle2/gan/000.pth'))
+    assert stages.pick_checkpoint(training.run) == stages.pick_checkpoint(training.run, 2)                # the one that is exported
     assert not equal(weights(training, 'gan.pth'), weights(training, 'gen_048.pth'))
 
 
@@ -303,6 +349,26 @@ def test_another_recipe_or_data_set_is_named(finished, photos, tmp_path, monkeyp
     monkeypatch.undo()
     (tmp_path/'run'/'recipe.json').write_text('{')
     says('recipe.json is damaged', start, tmp_path, photos)
+    says('recipe.json is damaged', stages.pick_checkpoint, Run(f'{tmp_path}/run'))
+
+
+def test_tables_and_photos_that_were_cut_off_are_named(finished, photos, tmp_path):
+    training = begun(finished, tmp_path, photos, 'critic.pth')
+    for name, ask in ('generated.csv', lambda: stages.pretrain_critic(training)), ('gan/log.csv', lambda: stages.pick_checkpoint(training.run)):
+        (training.run/name).parent.mkdir(exist_ok=True)
+        text = (finished.run/name).read_text()
+        (training.run/name).write_text(text[:text.rindex(',')])
+        says(f'{name} is damaged', ask)
+    made = cache_photos(training.photos.files('train'), 64, tmp_path/'c.npy')
+    made.write_bytes(made.read_bytes()[:-1000])
+    says('c.npy is damaged: delete it', PhotoSet, training.photos.files('train'), 64, cache=made)
+
+
+@pytest.mark.parametrize('command, change', [('pretrain-critic', dict(critic_fits=())), ('save-gen', dict(critic_fits=())), ('train-gan', dict(gan=None)),
+                                             ('pretrain-gen', dict(pretrain=()))])
+def test_a_stage_that_a_recipe_has_not(photos, tmp_path, monkeypatch, command, change):
+    monkeypatch.setitem(recipes, 'less', replace(recipes['tiny'], name='less', **change))
+    fails("Recipe 'less' has no", command, '--recipe', 'less', '--run', 'x', '--data', photos, cwd=tmp_path)
 
 
 def test_changed_photos_are_named(photos, tmp_path):
