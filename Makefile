@@ -66,7 +66,7 @@ check: setup ## What CI checks beside the tests: ruff, notebooks equal to module
 	$(BIN)/ruff check --select E,F,W --ignore E401,E701,E702,E731,E741 --line-length 165 deoldify_lite tests
 	$(BIN)/python tests/check_notebooks.py
 
-bench: setup ## Photos a second and memory, of each stage against fastai's defaults, and of colorizing
+bench: setup ## Photos a second and memory: of stage 1 beside fastai's defaults, and of colorizing
 	TQDM_DISABLE=1 $(BIN)/python tests/bench.py
 	TQDM_DISABLE=1 $(BIN)/python tests/bench_use.py
 

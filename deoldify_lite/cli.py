@@ -23,7 +23,7 @@ _run = Annotated[str, typer.Option(help="Run folder: a name (models/NAME) or a p
 _data = Annotated[Optional[str], typer.Option(help="Folder of photos, or 'sample', or a fastai data set such as 'imagenette_160'.")]
 _recipe = Annotated[Optional[str], typer.Option(help="Recipe: deoldify (a new run with CUDA), deoldify-cpu (a new run without it), demo; the README has all.")]
 _sizes = Annotated[Optional[str], typer.Option(help="Sizes of stage 1 in pixels, growing: '64 128 192'.")]
-_epochs = Annotated[Optional[int], typer.Option(help="Rounds over the photos at each size of stage 1; the screen counts quarters of the whole at least.")]
+_epochs = Annotated[Optional[int], typer.Option(help="Rounds over the photos at each size of stage 1; the screen counts four parts of the whole, or more.")]
 _input = Annotated[Optional[str], typer.Option(help="What the generator is given: grey (photos), or sketch (their lines, to colour drawings).")]
 _start = Annotated[Optional[str], typer.Option(help="Generator to start from, for recipes that do: a file, or a finished run; the recipe's own when not given.")]
 _device = Annotated[Optional[str], typer.Option(help="cuda, mps or cpu; the best there is when not given.")]
@@ -205,7 +205,7 @@ def colorize(
     photos:Annotated[list[str], typer.Argument(help="Photos, folders (with all below), or patterns such as 'scans/*.tif'.", metavar='IN...')],
     out:Annotated[Path, typer.Option('-o', '--out', help="Folder for the results, or a file name for a single photo.")],
     model:_model=None, device:_device=None,
-    render_factor:Annotated[Optional[int], typer.Option(help="The network sees a square of 16 times this; chosen when not given.", max=128)]=None,
+    render_factor:Annotated[Optional[int], typer.Option(help="The network sees a square of 16 times this; as it was trained when not given.", max=128)]=None,
     saturation:_saturation=1.,
     compare:Annotated[bool, typer.Option(help="Write before and after, side by side.")]=False,
     label:Annotated[bool, typer.Option(help="Write a small 'AI colorized' into the corner.")]=False,
@@ -240,7 +240,7 @@ def video(
     film:Annotated[Path, typer.Argument(help="Film, in any format that FFmpeg reads.")],
     out:Annotated[Path, typer.Option('-o', '--out', help="File to make (.mp4, .mkv, .mov, .webm …), or a folder.")],
     model:_model=None, device:_device=None,
-    render_factor:Annotated[Optional[int], typer.Option(help="The network sees a square of 16 times this; chosen when not given.", max=128)]=None,
+    render_factor:Annotated[Optional[int], typer.Option(help="The network sees a square of 16 times this; as it was trained when not given.", max=128)]=None,
     saturation:_saturation=1.,
     stabilize:Annotated[bool, typer.Option(help="Carry colours along the motion, against flicker.")]=True,
     codec:Annotated[str, typer.Option(help="Encoder, by FFmpeg's name; H.264 when not given, VP9 for .webm.")]='',

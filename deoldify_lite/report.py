@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from .color import Vivid, given
 from .core import UserError, atomic, check_markdown, markdown, read_table
-from .data import decode, photo_loader, stored_side
+from .data import critic_dls, decode, photo_loader, stored_side
 from .generator import Generator
 from .inference import folded
 from .metrics import report
 from .photos import find_data, scan
 from .sheet import contact_sheet
-from .stages import colorize_batch, cycle_file, gan_log, gen_names, measure, pick_checkpoint
-from .training import Training
+from .stages import colorize_batch, critic_start, cycle_file, gan_log, gen_names, measure, pick_checkpoint, save_generations
+from .training import Accuracy, Training
 
 # %% ../nbs/12b_report.ipynb #8b57149b
 def _curves(t):
@@ -73,12 +73,30 @@ def _measured(t, files, size):
         if t.recipe.gan and t.recipe.pretrain and name in (gen_names(t.recipe)[-1], 'gan') and not net.target.whole:
             for factor in FRONTIER: yield f'{name}, chroma x {factor}',measure(Generator(net.network, Vivid(net.target, factor)), dl)[0]
 
-def _sums(step, rows):
+def _untaught(t):
+    "What share of validation photos the critic tells right as it begins."
+    pairs = [(t.run/r['generated'], Path(r['real'])) for r in save_generations(t) if r['split'] == 'valid']
+    fit = t.recipe.critic_fits[0]
+    dls = critic_dls(pairs, pairs, fit.size, min(fit.bs, len(pairs)), device=t.device, via=stored_side(t.recipe.gan.size))
+    critic,share = t.critic(None, critic_start(t)).eval(),Accuracy()
+    with torch.no_grad():
+        for x,y in dls.valid: share.add(critic(x), y)
+    return share.result()['accuracy']
+
+def _reached(t, step, rows):
+    "What a step came to on validation photos; of a GAN, the checkpoint that was picked."
+    if step == cycle_file(t.recipe.cycles, 'gan'): rows = [pick_checkpoint(t.run)]
+    last = next((r for r in reversed(rows) if r.get('accuracy') or r.get('psnr')), {})
+    if last.get('psnr'): return f"PSNR {float(last['psnr']):.2f} dB, colour {float(last['colour_ratio']):.0%}"
+    if not last: return ''
+    first = 'critic_0' if len(t.recipe.critic_fits) > 1 else 'critic'
+    before = f'{_untaught(t):.2f}, then ' if step == first else ''
+    return f"accuracy {before}{float(last['accuracy']):.2f}"
+
+def _sums(t, step, rows):
     "A step's row of the card, from its rows of the history."
     seen,seconds = sum(int(r['seen']) for r in rows),sum(float(r['seconds']) for r in rows)
-    last = next((r for r in reversed(rows) if r.get('accuracy') or r.get('psnr')), {})      # a GAN that stopped early was not measured at its end
-    reached = f"accuracy {float(last['accuracy']):.2f}" if last.get('accuracy') else f"PSNR {float(last['psnr']):.2f} dB" if last else ''
-    return [step, rows[-1]['size'], str(seen), f'{seconds:.0f}', f'{seen / max(seconds, 1e-9):.1f}', reached]
+    return [step, rows[-1]['size'], str(seen), f'{seconds:.0f}', f'{seen / max(seconds, 1e-9):.1f}', _reached(t, step, rows)]
 
 def write_card(
     t:Training, # A finished training
@@ -99,7 +117,7 @@ def write_card(
         f'Recipe `{t.recipe.name}`; encoder from {t.recipe.encoder_source} weights, perceptual features: {t.recipe.features}. '
         f'All numbers: `deoldify-lite card --run RUN --test TEST -o {out.name} --size {size}`.', '',
         '## Photos', '', markdown([['what', 'photos'], *[[k, str(n)] for k,n in t.photos.counts().items()]]), '',
-        '## Steps', '', markdown([['step', 'size', 'photos shown', 'seconds', 'photos/s', 'validation'], *[_sums(*o) for o in steps.items()]]), '',
+        '## Steps', '', markdown([['step', 'size', 'photos shown', 'seconds', 'photos/s', 'validation'], *[_sums(t, *o) for o in steps.items()]]), '',
         f'## {len(files)} test photos at {size} px', '',
         markdown([['generator', 'PSNR, dB', 'colourfulness', 'of real', 'ab distance'],
             *[[name, f"{m['psnr']:.2f}", f"{m['colourfulness']:.1f}", f"{m['colour_ratio']:.0%}", f"{m['ab_distance']:.3f}"]

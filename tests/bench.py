@@ -1,4 +1,4 @@
-"""`make bench`: photos a second and memory of each stage on this machine, against fastai's defaults in the same run.
+"""`make bench`: photos a second and memory of stage 1 on this machine, against fastai's defaults in the same run.
 
 Sides that are compared take turns (A B C A B C ...) after one warm-up each; a ratio is the median over the rounds of the
 ratio inside a round, so that a machine that slows down or is shared does not tilt it. All weights are random: they do not

@@ -62,7 +62,7 @@ def test_help_is_fast_and_needs_no_torch():
     assert out.stdout.strip().endswith('False') and 'pretrain-gen' in out.stdout
 
 
-COMMANDS = 'pretrain-gen save-gen pretrain-critic train-gan export finetune card evaluate compare pick colorize video app import-deoldify pack doctor'
+COMMANDS = 'pretrain-gen save-gen pretrain-critic train-gan export finetune card evaluate compare pick colorize video app page import-deoldify pack doctor'
 
 
 @pytest.mark.parametrize('command', COMMANDS.split())
