@@ -924,6 +924,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'deoldify_lite.training._saved': ('training.html#_saved', 'deoldify_lite/training.py'),
                                         'deoldify_lite.training._start': ('training.html#_start', 'deoldify_lite/training.py'),
                                         'deoldify_lite.training._started': ('training.html#_started', 'deoldify_lite/training.py'),
+                                        'deoldify_lite.training._tidy': ('training.html#_tidy', 'deoldify_lite/training.py'),
                                         'deoldify_lite.training.backbone': ('training.html#backbone', 'deoldify_lite/training.py'),
                                         'deoldify_lite.training.critic_backbone': ( 'training.html#critic_backbone',
                                                                                     'deoldify_lite/training.py'),

@@ -264,7 +264,7 @@ def export(
     out = t.run/'generator.safetensors'
     picked = train_gan(t) if t.recipe.gan else pretrain_generator(t)
     if rank() == 0 and not out.exists(): _write_exports(t, out, picked)
-    together()
+    drop_cache(t)                                                # where a step was killed before it could
     return out
 
 def _write_exports(t, out, picked):

@@ -223,6 +223,11 @@ def _saved(run):
     plan = from_json(saved)
     return _Asked(**dict(recipe=plan.name) | saved.get('asked', {})),plan
 
+def _tidy(run):
+    "Remove checkpoints of steps that are done, which a kill left between the writing of the one and the removal of the other."
+    for part in run.path.rglob('*.part.pth'):
+        if part.with_name(part.name.replace('.part', '')).exists(): part.unlink()
+
 def open_training(
     run:Run, # Run folder, held open
     data:str|None=None, # Folder or name of a data set, which a new run needs
@@ -244,6 +249,7 @@ def open_training(
     if data and find_data(data).resolve() != photos.root.resolve():
         raise UserError(f"{run.path} was started on the photos of {photos.root}, not {find_data(data)}: use those, or another RUN.")
     photos.check()
+    if rank() == 0: _tidy(run)
     options = {k: v for k,v in dict(recipe=recipe, sizes=sizes, epochs=epochs, start=start, input=input).items() if v is not None}
     if options:                                                  # what is not asked for stays; a recipe may have other numbers now
         if diff := differences(to_json(saved), to_json(_plan(replace(began, **options), photos, saved))):

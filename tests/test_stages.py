@@ -21,13 +21,13 @@ from PIL import Image
 from test_cli import fails, run
 
 import deoldify_lite.stages as stages
-from deoldify_lite.color import as_photo, normalize, rgb_to_ab
+from deoldify_lite.color import as_photo, denormalize, luma, normalize, rgb_to_ab
 from deoldify_lite.colorizer import Colorizer
 from deoldify_lite.core import Run, UserError, read_table, record, write_table
-from deoldify_lite.data import Augment, PhotoSet, cache_photos, photo_loader
+from deoldify_lite.data import Augment, PhotoSet, cache_photos, critic_dls, photo_loader
 from deoldify_lite.export import save_generator
 from deoldify_lite.generator import encoder, generators
-from deoldify_lite.learner import Resume, Turns
+from deoldify_lite.learner import GanLoss, GanModel, Resume, Turns, critic_learner
 from deoldify_lite.metrics import pick
 from deoldify_lite.pickled import export_learner
 from deoldify_lite.recipe import Fit, from_json, recipes
@@ -258,6 +258,27 @@ def test_a_kill_while_photos_are_measured_costs_no_training(finished, photos, tm
     assert equal(weights(training, 'gen_048.pth'), weights(finished, 'gen_048.pth'))
 
 
+def test_the_critic_is_shown_both_kinds_alike_in_its_own_stage_and_in_the_gan(finished):
+    "One batch, the generated first: judged apart, batch norm would tell them by their means."
+    t, seen = finished, []
+    critic, generator = t.critic('critic.pth'), t.generator('gen_048.pth')
+    critic.register_forward_hook(lambda net, given, out: seen.append(given[0].detach()))
+    pairs = [(t.run/r['generated'], Path(r['real'])) for r in stages.save_generations(t)]
+    dls = critic_dls(pairs, pairs[:2], 48, 2)
+    assert dls.one_batch()[1].tolist() == [0, 0, 1, 1]
+    learn = critic_learner(dls, critic)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
+    x, y = t.loaders(t.recipe.gan, 'gan').one_batch()
+    model = GanModel(generator, critic)
+    model.train()
+    model.take_turn('critic')
+    GanLoss(model, t.content)(model(x), y)
+    assert {len(s) for s in seen} == {4}
+    for fake, real in (s.chunk(2) for s in (seen[0], seen[-1])):
+        assert torch.allclose(luma(denormalize(fake)), luma(denormalize(real)), atol=.02) and not torch.equal(fake, real)
+    assert torch.equal(seen[-1][2:], torch.Tensor(y))
+
+
 def test_generations_resume(finished, photos, tmp_path):
     training = begun(finished, tmp_path, photos, 'generated')
     rows = stages.save_generations(training)
@@ -285,6 +306,16 @@ def test_a_full_disk_in_any_stage_loses_nothing(finished, photos, tmp_path, monk
     assert not list(training.run.path.glob('.*.part*'))
     getattr(stages, name)(start(tmp_path, photos, recipe=None))
     assert equal(weights(training, f'{step}.pth'), weights(finished, f'{step}.pth'))
+
+
+def test_what_a_kill_left_behind_a_finished_step_goes(finished, photos, tmp_path):
+    training = begun(finished, tmp_path, photos)
+    left = [training.run/f for f in ('gen_032.part.pth', 'gan.part.pth', 'cache/train_048.npy')]
+    going_on = training.run/'other.part.pth'
+    (training.run/'cache').mkdir()
+    for f in (*left, going_on): f.write_text('left')
+    stages.export(start(tmp_path, photos))
+    assert not any(f.exists() for f in left) and going_on.exists()
 
 
 @pytest.fixture

@@ -104,6 +104,23 @@ def packets(path, kind):
         return [(bytes(p), p.pts * p.time_base) for p in film.demux(streams) if p.size] if streams else []
 
 
+def test_every_sound_is_kept(tmp_path):
+    one, other = clip(tmp_path/'a.mp4', 20), clip(tmp_path/'b.mp4', 20, rate=24)
+    with av.open(str(one)) as a, av.open(str(other)) as b, av.open(str(tmp_path/'in.mkv'), 'w') as out:
+        both = [s for film in (a, b) for s in film.streams if s.type == 'audio' or film is a]
+        new = {s: out.add_stream_from_template(s) for s in both}
+        for s, language in zip([s for s in both if s.type == 'audio'], ('eng', 'fra')): new[s].metadata['language'] = language
+        for film in a, b:
+            for p in film.demux([s for s in both if s.container is film]):
+                if not p.size: continue
+                p.stream = new[p.stream]
+                out.mux(p)
+    colorize_video(colorizer(), tmp_path/'in.mkv', tmp_path/'out.mp4', progress=False)
+    with av.open(str(tmp_path/'out.mp4')) as made: assert [s.metadata['language'] for s in made.streams.audio] == ['eng', 'fra']
+    before, after = [sorted(p for p, _ in packets(tmp_path/f, 'audio')) for f in ('in.mkv', 'out.mp4')]
+    assert before == after and len(before) > len(packets(one, 'audio')) > 0
+
+
 def again(src, dst, later=0, **said):
     "The packets of a film in another file, so many seconds later; what is `said` of each kind of stream is noted."
     with av.open(str(src)) as film, av.open(str(dst), 'w') as out:
