@@ -1,10 +1,11 @@
-"""Notebooks are the source: fail when modules differ from them, when they are not clean, or when one does not run."""
-import filecmp, os, shutil, subprocess, sys, tempfile, time
+"""Notebooks are the source: fail when modules differ from them, when they are not clean, when one does not run, or when the walkthroughs take too long."""
+import filecmp, json, os, shutil, subprocess, sys, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+MOST = 600  # seconds that the walkthroughs may take
 
 
 def nbdev(command: str, *args: str, cwd: Path = ROOT) -> str:
@@ -16,15 +17,20 @@ def nbdev(command: str, *args: str, cwd: Path = ROOT) -> str:
     return done.stdout or f'exit {done.returncode}'
 
 
-def failing(notebooks: list[Path]) -> list[str]:
-    "Which of them do not run to their ends, one after another? Each in a process of its own: in one, memory and settings would pile up."
-    names = []
+def failing(notebooks: list[Path]) -> tuple[list[str], float]:
+    "Which of them do not run to their ends, one after another, and the seconds? Each in a process of its own: in one, memory and settings would pile up."
+    names, start = [], time.perf_counter()
     for notebook in notebooks:
         began = time.perf_counter()
         wrong = nbdev('test', str(notebook))
         if wrong: names.append(notebook.name)
         print(f'{wrong}{notebook.relative_to(ROOT)}: {time.perf_counter() - began:.0f} s{", FAILED" if wrong else ""}', flush=True)
-    return names
+    return names, time.perf_counter() - start
+
+
+def is_bare(notebook: Path) -> bool:
+    "Is it saved without anything that its cells answered?"
+    return not any(cell.get('outputs') for cell in json.loads(notebook.read_text())['cells'])
 
 
 def changed(folder: Path, copy: Path, pattern: str) -> list[str]:
@@ -42,9 +48,15 @@ def main():
     if stale: sys.exit(f"Modules differ from their notebooks: {', '.join(stale)}. Run nbdev-export (or nbdev-update).")
     if dirty: sys.exit(f"Notebooks are not clean: {', '.join(dirty)}. Run nbdev-clean.")
     notebooks = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+    guided = [p for p in notebooks if p.parent.name == 'walkthrough']
+    if bare := [p.name for p in guided if is_bare(p)]: sys.exit(f"Walkthroughs are read before they are run, and these have no outputs: {', '.join(bare)}.")
     series = [list(g) for _, g in groupby(notebooks, lambda p: p if p.parent == ROOT/'nbs' else p.parent)]   # those in a folder hand over to each other
-    with ThreadPoolExecutor(2) as pool: failed = sum(pool.map(failing, sorted(series, key=len, reverse=True)), [])
-    if failed: sys.exit(f"These notebooks fail: {', '.join(failed)}.")
+    series.sort(key=len, reverse=True)
+    with ThreadPoolExecutor(2) as pool: failed, seconds = zip(*pool.map(failing, series))
+    if any(failed): sys.exit(f"These notebooks fail: {', '.join(sum(failed, []))}.")
+    took = seconds[series.index(guided)]
+    print(f'The walkthroughs took {took:.0f} s together.')
+    if took > MOST: sys.exit(f'The walkthroughs should take {MOST} s together at most.')
 
 
 if __name__ == '__main__': main()
