@@ -145,6 +145,8 @@ def _touch(files):
         try: os.utime(f)
         except FileNotFoundError: pass
 
+def _pale(src): return f'{Path(src).name} came out nearly grey: try another render factor, or more saturation.'
+
 def _colorize_photos(service, folder, files, model, factor, saturation, label, progress):
     "What the button does: (source, result) of each photo, and a warning for each that failed."
     import gradio as gr
@@ -158,7 +160,7 @@ def _colorize_photos(service, folder, files, model, factor, saturation, label, p
             dst = _result(folder, src, made.suffix)
             dst.write_bytes(made.data)
             done.append((src, str(dst)))
-            if made.pale: gr.Warning(f'{Path(src).name} came out nearly grey: try another render factor, or more saturation.')
+            if made.pale: gr.Warning(_pale(src))
             if made.render_factor < style.render_factor: gr.Warning(f'{Path(src).name}: memory was short, done at render factor {made.render_factor}.')
         except FileNotFoundError: gr.Warning(f'{Path(src).name} was here for {KEEP // 60} minutes and is gone: drop it again.')
         except UserError as e: gr.Warning(f'{Path(src).name}: {e}')
@@ -189,7 +191,7 @@ def _colorize_film(service, folder, film, model, factor, saturation, label):
             with service.place(): made_at,made = _film_made(service, src, Path(apart)/'made', model, int(factor), saturation, label, note)
         except FileNotFoundError: raise gr.Error(f'{src.name} was here for {KEEP // 60} minutes and is gone: drop it again.', print_exception=False) from None
         except UserError as e: raise gr.Error(str(e).replace(f'{apart}/', ''), print_exception=False) from None
-        if made['pale']: gr.Warning(f'{src.name} came out nearly grey: try another render factor, or more saturation.')
+        if made['pale']: gr.Warning(_pale(src))
         dst = _result(folder, film, made_at.suffix)
         made_at.replace(dst)
     return str(dst),str(dst),'{} frames. Flicker {:.2f}, steadied to {:.2f}.'.format(made['frames'], *made['flicker'])

@@ -17,7 +17,7 @@ import deoldify_lite
 from .colorizer import Colorizer
 from .core import UserError
 from .files import check_holds, read_photo
-from .folders import Style, finish, is_pale
+from .folders import Style, finish, is_pale, strength_of
 
 # %% ../nbs/15_service.ipynb #0a0c4578
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Service:
         with tempfile.TemporaryDirectory() as folder:
             dst = Path(folder)/f'colorized{suffix}'
             finish(dst, pages, chromas, style, colorizer.software())
-            return Answer(dst.read_bytes(), suffix, side // 16, is_pale(chromas, style.saturation))
+            return Answer(dst.read_bytes(), suffix, side // 16, is_pale(strength_of(chromas), style.saturation))
 
     def film(self,
         src:Path, # Film

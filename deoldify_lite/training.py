@@ -19,7 +19,7 @@ from .critic import critic_accuracy, critics
 from .data import Augment, GreyToColour, check_enough, photo_dls, photo_loader
 from .export import encoder_start, load_generator, read_header
 from .generator import best_device, generators, load_state, load_weights
-from .learner import Log, Progress, Resume, StopOnBadLoss, all_finite
+from .learner import ANEW, Log, Progress, Resume, StopOnBadLoss, all_finite
 from .loss import bin_prior, losses, make_loss
 from .metrics import Tally
 from .photos import Manifest, find_data, scan
@@ -317,8 +317,7 @@ def save_weights(
 ):
     "Write a network's weights and drop the step's checkpoint. Raises `UserError` for weights that are no numbers, and keeps the checkpoint."
     if not all_finite(net):
-        raise UserError(f"The weights of {step} are not finite at its end; the last good checkpoint is {t.run/f'{step}.part.pth'}. "
-                        "Start a new RUN; if it happens again, lower `lr` in the recipe (nbs/10_recipe.ipynb).")
+        raise UserError(f"The weights of {step} are not finite at its end; the last good checkpoint is {t.run/f'{step}.part.pth'}. {ANEW}")
     if rank() == 0:
         with atomic(t.run/name) as part: torch.save(net.state_dict(), part)
         (t.run/f'{step}.part.pth').unlink(missing_ok=True)

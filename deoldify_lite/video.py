@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from .colorizer import BATCH, Colorizer, shrink
 from .core import UserError, atomic, keep_apart, read_json, write_json
 from .files import label
-from .folders import PALE
+from .folders import is_pale, strength_of
 from .frames import FULL, UNSHOWN, frames_of, full_range, load_av, look_of, luma_of, open_film, packets_of, paint, part_of
 from .recipe import differences
 from .steady import Steady
@@ -173,7 +173,7 @@ def _colorized(colorizer, frames, steady, film, side, strength):
         try: chromas = colorizer.chroma(small)
         except MemoryError: raise UserError("Not enough memory is left: close other programs and run the same command again, it goes on where it was.") from None
         for frame,y,look,grey,chroma in zip(group, lumas, looks, small, chromas):
-            strength.append(float(np.abs(chroma).mean()))
+            strength.append(strength_of([chroma]))
             if film.label: y = label(y[...,None], white=look.black_white()[1])[...,0]
             if film.steady: chroma = steady(grey, chroma)
             new = paint(y, chroma, look, film.saturation)
@@ -367,7 +367,7 @@ def colorize_video(
         segments.remove()
     if damage['packets']: note(f"{src} is damaged; packets that had to be left out: {damage['packets']}.")
     if damage['sizes']: note("The size of the pictures changes within the film: all were made {} x {}.".format(*shape))
-    return dict(frames=n, flicker=steady.flicker(), pale=bool(film.saturation and film.saturation * sum(strength) / n < PALE))
+    return dict(frames=n, flicker=steady.flicker(), pale=is_pale(sum(strength) / n, film.saturation))
 
 SEVERAL = dict(m4v='mp4', vob='vob') # which of several containers of one suffix, where it is not the first by name
 
