@@ -145,7 +145,8 @@ class Upsample(nn.Module):
 
     def forward(self, x):
         x = F.pixel_shuffle(F.relu(self.bn(self.conv(x)), inplace=True), 2)
-        return self.blur(F.pad(x, (1, 0, 1, 0), mode='replicate'))
+        with torch.autocast(x.device.type, enabled=False):       # on CPUs it would blur, and so join and convolve, in float32
+            return self.blur(F.pad(x, (1, 0, 1, 0), mode='replicate'))
 
     def blur(self, x): return F.avg_pool2d(x, 2, stride=1)
 
@@ -165,7 +166,7 @@ class SelfAttention(nn.Module):
         flat = x.flatten(2)
         q,k,v = [f(flat).transpose(1, 2).unsqueeze(1) for f in (self.query, self.key, self.value)]
         seen = F.scaled_dot_product_attention(k, q, v, scale=1.) # SAGAN's softmax runs over the queries and has no scale
-        return self.gamma * seen.squeeze(1).transpose(1, 2).reshape(x.shape) + x
+        return self.gamma.to(x.dtype) * seen.squeeze(1).transpose(1, 2).reshape(x.shape) + x
 
 # %% ../nbs/04_generator.ipynb #39f05b84
 def fit_size(
@@ -194,7 +195,7 @@ class UnetBlock(nn.Module):
 
     def forward(self, x, skip):
         x = fit_size(self.up(x), skip)
-        return self.attention(self.convs(F.relu(torch.cat([x, self.bn(skip)], 1), inplace=True)))
+        return self.attention(self.convs(torch.cat([x, F.relu(self.bn(skip))], 1))) # what comes from below is positive already
 
 def _block_widths(decoder, width, ni, skip, last):
     "Channels after the up-sampling and at the end of a block of DeOldify's `decoder`."
@@ -241,7 +242,8 @@ class DynamicUnet(nn.Module):
     def answer(self, h, x):
         "From the last block's maps, at half size, and the input."
         if not self.half:
-            h = torch.cat([fit_size(self.up(h), x), x], 1)
+            h = fit_size(self.up(h), x)
+            h = torch.cat([h, x.to(h.dtype)], 1)
             h = h + self.cross(h)
         h = self.head(h)
         if self.y_range is None: return h

@@ -90,3 +90,13 @@ def test_spectral_norm_bounds_every_decoder_convolution():
     weights = [m.weight.flatten(1) for n, m in unet.named_modules() if hasattr(m, 'parametrizations')]
     assert len(weights) > 10
     assert max(torch.linalg.matrix_norm(w, 2).item() for w in weights) < 1.1
+
+
+@pytest.mark.parametrize('half', [False, True])
+def test_autocast_reaches_the_whole_decoder(half):
+    unet, seen = DynamicUnet(encoder('resnet18'), width=.25, half=half), {}
+    def note(name): return lambda m, args: seen.update({name: args[0].dtype})
+    for name, m in unet.named_modules():
+        if isinstance(m, torch.nn.Conv2d) and not name.startswith('encoder'): m.register_forward_pre_hook(note(name))
+    with torch.autocast('cpu', torch.bfloat16): unet(torch.randn(2, 3, 32, 32))
+    assert len(seen) > 10 and set(seen.values()) == {torch.bfloat16}, seen
