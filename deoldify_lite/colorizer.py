@@ -6,7 +6,7 @@
 __all__ = ['STRIP', 'LEAST', 'BATCH', 'NEED', 'SHORT', 'shrink', 'join', 'fit_scale', 'called', 'Colorizer', 'open_models']
 
 # %% ../nbs/13_colorizer.ipynb #6b042507
-import warnings, zlib
+import math, warnings, zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
@@ -32,7 +32,8 @@ def join(
     chroma:np.ndarray, # (2, h, w) float32: R - Y and B - Y, for luma in [0, 1]; a third map is luma in place of the photo's
     saturation:float=1., # 0 is grey, 1 is what the network said
 )->np.ndarray: # (H, W, 3) of `luma`'s type
-    "Chroma of any size on the luma of a photo; the luma stays what it was, within rounding."
+    "Chroma of any size on the luma of a photo; the luma stays what it was, within rounding. Raises `UserError` for a saturation below 0, or nan."
+    if not 0 <= saturation < math.inf: raise UserError(f"The saturation must be 0 or more, not {saturation:g}.")
     (h,w),kind,top = luma.shape,luma.dtype,np.iinfo(luma.dtype).max
     if len(chroma) == 3: luma,chroma = _enlarged(chroma[2], luma.shape, top),chroma[:2]
     maps = [Image.fromarray(np.ascontiguousarray(c, np.float32) * (saturation * top)) for c in chroma]
@@ -172,9 +173,9 @@ class Colorizer:
     def side(self,
         render_factor:int|None=None, # The network sees a square of 16 times this; the size it was trained at when not given
     )->int: # Pixels
-        "Side of the square that the network sees. Raises `UserError` for one that is too small."
-        side = 16 * render_factor if render_factor is not None else self.size
-        if side < LEAST: raise UserError(f"The render factor must be {LEAST // 16} or more, not {render_factor}.")
+        "Side of the square that the network sees. Raises `UserError` for a factor that is too small, or no whole number."
+        side = int(16 * render_factor) if render_factor is not None else self.size
+        if side < LEAST or (render_factor or 0) % 1: raise UserError(f"The render factor must be a whole number, {LEAST // 16} or more, not {render_factor}.")
         return side
 
     def fitting(self,
