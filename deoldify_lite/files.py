@@ -42,6 +42,8 @@ class Page:
     icc:bytes|None=None # Profile of the RGB numbers
     dpi:tuple|None=None # Dots an inch
     xmp:bytes=b'' # Captions, keywords and more, as XML, without orientation
+    notes:dict|None=None # Keyword -> text: what a PNG says, and a JPEG as its 'Comment'
+    gamma:float=0. # What a PNG says of its numbers; 0 for nothing
 
 def _to_srgb(im):
     "The picture in sRGB where its profile is not for RGB, and the profile that is right for the RGB that will be written."
@@ -140,6 +142,12 @@ def _xmp(im):
     data = data.encode() if isinstance(data, str) else bytes(data)
     return re.sub(rb'tiff:Orientation\s*=\s*(["\'])\d+\1|<tiff:Orientation>\s*\d+\s*</tiff:Orientation>', b'', data)
 
+def _notes(im):
+    "A PNG's texts, and a JPEG's comment; not those that hold tags in another way, and not what a program says of itself: the Software tag is ours."
+    said = im.text if im.format == 'PNG' else dict(Comment=im.info['comment']) if im.format == 'JPEG' and im.info.get('comment') else {}
+    as_text = lambda v: v.decode('utf-8', 'replace') if isinstance(v, bytes) else str(v)
+    return {k: as_text(v) for k,v in islice(said.items(), MOST) if k not in {NOTE, 'Software'} and not k.startswith('Raw profile')}
+
 def _upright(im):
     "The picture as its orientation says. Pillow's `exif_transpose` writes all tags again, and fails with one that it cannot write."
     im.load()
@@ -159,13 +167,14 @@ def read_page(
     "What a picture holds beside its colours. Raises `UserError` for more than 16 bits a pixel."
     if getattr(im, 'filename', ''): im.filename = ''                # see `open_photo`
     im.load()                                                       # what a PNG says behind its pixels, too
-    exif,xmp,dpi,bits = _tags(im),_xmp(im),_dpi(im),im.tag_v2.get(BITS, (16,))[0] if im.format == 'TIFF' else 16
+    exif,xmp,notes,dpi,bits = _tags(im),_xmp(im),_notes(im),_dpi(im),im.tag_v2.get(BITS, (16,))[0] if im.format == 'TIFF' else 16
     negative = im.format == 'TIFF' and im.mode.startswith('I') and im.tag_v2.get(PHOTOMETRIC) == 0   # white is 0: Pillow turns 8 bits round, not 16
+    gamma = im.info.get('gamma', 0.) if im.format == 'PNG' else 0.
     im = _upright(im)
     alpha = np.asarray(im.convert('RGBA').getchannel('A')) if im.has_transparency_data else None
     im,icc = _to_srgb(im)
     luma = _luma(im, path, bits)
-    return Page(np.iinfo(luma.dtype).max - luma if negative else luma, alpha, exif, icc, dpi, xmp)
+    return Page(np.iinfo(luma.dtype).max - luma if negative else luma, alpha, exif, icc, dpi, xmp, notes, gamma)
 
 def read_photo(
     path:str|Path|io.BytesIO, # Any image file that Pillow reads, or what is in one
@@ -293,24 +302,33 @@ def _save(part, page, rgb, software):
     kind,tags = _kind(part),_with_software(page.exif, software)
     options = dict(RESULTS[kind], icc_profile=page.icc)
     if page.dpi and kind != 'WEBP': options['dpi'] = page.dpi
-    if kind == 'JPEG': options |= _blocks(tags, page.xmp)
+    if kind == 'JPEG': options |= _blocks(tags, page.xmp, (page.notes or {}).get('Comment', ''))
     elif kind == 'WEBP': options |= dict(exif=_packed(tags), xmp=page.xmp)
-    else: options |= dict(exif=_packed(tags), pnginfo=_noted(page.xmp))
+    else: options |= dict(exif=_packed(tags), pnginfo=_noted(page))
     Image.fromarray(rgb if page.alpha is None else np.dstack([rgb, page.alpha])).save(part, **options)
 
-def _blocks(tags, xmp):
+def _blocks(tags, xmp, comment):
     "What a JPEG says of its photo, each in its own block, and none that is too long: EXIF, XMP, and IPTC as Photoshop has it."
     iptc = tags.get(IPTC, b'')
     if iptc: del tags[IPTC]
     block = b'Photoshop 3.0\0' + b'8BIM' + struct.pack('>HHI', RECORD, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
     extra = b'\xff\xed' + struct.pack('>H', len(block) + 2) + block if 0 < len(iptc) < JPEG_BYTES else b''
-    return dict(exif=_short(tags), xmp=xmp if len(xmp) < JPEG_BYTES else b'', extra=extra)
+    comment = comment.encode()
+    return dict(exif=_short(tags), xmp=xmp if len(xmp) < JPEG_BYTES else b'', comment=comment if len(comment) < JPEG_BYTES else b'', extra=extra)
 
 NOTE = 'XML:com.adobe.xmp' # what a PNG calls it
 
-def _noted(xmp):
+def _texts(page):
+    "Keyword and UTF-8 text of each that a PNG will have; a keyword is Latin-1, of 79 letters at most."
+    said = dict(page.notes or {}) | ({NOTE: page.xmp.decode('utf-8', 'replace')} if page.xmp else {})
+    return [(k.encode('latin-1', 'replace')[:79], t.encode('utf-8', 'replace')) for k,t in said.items() if k]
+
+def _gamma(page): return struct.pack('>I', round(page.gamma * 100_000))
+
+def _noted(page):
     info = PngImagePlugin.PngInfo()
-    if xmp: info.add_itxt(NOTE, xmp.decode('utf-8', 'replace'))
+    if page.gamma: info.add(b'gAMA', _gamma(page))
+    for key,text in _texts(page): info.add(b'iTXt', key + bytes(5) + text)
     return info
 
 def _png16(page, rgb, software):
@@ -323,9 +341,10 @@ def _png16(page, rgb, software):
     rows = np.concatenate([np.full((h, 1), 2, np.uint8), up], 1)
     rows[0,0] = 0
     head = chunk(b'IHDR', struct.pack('>IIBBBBB', w, h, 16, 2 if n == 3 else 6, 0, 0, 0))
+    if page.gamma: head += chunk(b'gAMA', _gamma(page))
     if page.icc: head += chunk(b'iCCP', b'ICC\0\0' + zlib.compress(page.icc))
     if page.dpi: head += chunk(b'pHYs', struct.pack('>IIB', *[round(float(d) / .0254) for d in page.dpi], 1))
-    if page.xmp: head += chunk(b'iTXt', NOTE.encode() + bytes(5) + page.xmp)
+    for key,text in _texts(page): head += chunk(b'iTXt', key + bytes(5) + text)
     head += chunk(b'eXIf', _packed(_with_software(page.exif, software)).removeprefix(b'Exif\0\0'))
     return b'\x89PNG\r\n\x1a\n' + head + chunk(b'IDAT', zlib.compress(rows.tobytes(), 3)) + chunk(b'IEND', b'')
 

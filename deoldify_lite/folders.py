@@ -11,7 +11,7 @@ import glob, os, warnings, zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, takewhile
 from pathlib import Path
 import numpy as np
@@ -130,7 +130,7 @@ def finish(
         if style.label: rgb = label(rgb)
         if style.compare: rgb = np.concatenate([np.repeat(page.luma[...,None], 3, 2), rgb], 1)
         colours.append(rgb)
-    if style.compare: pages = [Page(p.luma, None if p.alpha is None else np.hstack([p.alpha] * 2), p.exif, p.icc, p.dpi, p.xmp) for p in pages]
+    if style.compare: pages = [replace(p, alpha=None if p.alpha is None else np.hstack([p.alpha] * 2)) for p in pages]
     write_photo(dst, pages, colours, software)
 
 PALE = .01 # mean of |R - Y| and |B - Y|, of 1, below which a result is nearly grey; the median of photographed scenes is 0.054

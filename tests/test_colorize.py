@@ -20,7 +20,7 @@ from deoldify_lite.colorizer import Colorizer
 from deoldify_lite.core import RELEASED, UserError, atomic
 from deoldify_lite.doctor import check_weights
 from deoldify_lite.export import export_onnx, save_generator
-from deoldify_lite.files import MOST, read_photo
+from deoldify_lite.files import MOST, read_photo, write_photo
 from deoldify_lite.folders import Style, colorize_all, plan_jobs
 from deoldify_lite.generator import generators
 from deoldify_lite.photos import load_photo, sample_photos
@@ -116,6 +116,28 @@ def test_orientation_once_tags_and_profiles_kept(model, photo, tmp_path):
     assert 'deoldify_lite' in tags[0x0131] and 'small' in tags[0x0131]
     turned = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path/'in.jpg')).convert('L'), int)
     assert np.abs(luma(np.asarray(out)) - turned).mean() < 1
+
+
+@pytest.mark.parametrize('deep', [False, True])
+def test_what_people_wrote_into_a_photo_is_kept(photo, tmp_path, deep):
+    grey = photo.convert('L')
+    notes = PngImagePlugin.PngInfo()
+    for key, text in (('Description', 'Aunt Märy, 1931'), ('Comment', 'at the lake'), ('Software', 'other'), ('Raw profile type exif', '\nexif\n4\n00000000\n')):
+        notes.add_itxt(key, text)
+    notes.add(b'gAMA', struct.pack('>I', 55_000))
+    (Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if deep else grey).save(tmp_path/'in.png', pnginfo=notes)
+    for name in 'out.png', 'out.jpg':
+        page, = read_photo(tmp_path/'in.png')
+        write_photo(tmp_path/name, [page], [np.dstack([page.luma] * 3)])
+    with Image.open(tmp_path/'out.png') as im:
+        im.load()
+        assert im.text == {'Description': 'Aunt Märy, 1931', 'Comment': 'at the lake'} and im.info['gamma'] == .55
+    with Image.open(tmp_path/'out.jpg') as im: assert im.info['comment'] == b'at the lake'
+    page, = read_photo(tmp_path/'out.jpg')
+    write_photo(tmp_path/'back.png', [page], [np.dstack([page.luma] * 3)])
+    with Image.open(tmp_path/'back.png') as im:
+        im.load()
+        assert im.text == {'Comment': 'at the lake'} and 'gamma' not in im.info
 
 
 @pytest.mark.parametrize('orientation', [2, 4, 5, 7])
