@@ -746,8 +746,9 @@ def test_a_small_server_needs_no_torch(model, photo, tmp_path, options):
     command = ['deoldify-lite', 'colorize', 'in.png', '-o', 'out', '--model', str(model.with_suffix('.onnx')), *options]
     blocked = ('torch', 'fastai', 'torchvision', 'matplotlib', 'kornia', 'skimage', 'sklearn', 'pandas', 'scipy', 'safetensors', 'cv2')
     code = f'import sys\nsys.modules.update(dict.fromkeys({blocked!r}))\nsys.argv = {command!r}\nfrom deoldify_lite.cli import main\nmain()'
-    out = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    out = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, env=os.environ | dict(TQDM_DISABLE=''))
     assert out.returncode == 0 and len(list((tmp_path/'out').iterdir())) == 1, out.stdout + out.stderr
+    assert re.search(r'100%.* 1/1 \[\d\d:\d\d<\d\d:\d\d, .* photos', out.stderr), out.stderr       # how many are done, time left, and the rate
 
 
 def test_an_onnx_file_runs_on_the_processor_where_that_is_asked_for(model, monkeypatch):

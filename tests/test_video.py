@@ -1,5 +1,7 @@
 """Films: same frames, same times, same sound; steady colours; and `kill -9` costs nothing that was done."""
+import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -221,6 +223,14 @@ def test_encoders_without_a_constant_quality_do_their_best(tmp_path):
     colorize_video(colorizer(), src, tmp_path/'out.mp4', Film(codec='mpeg4'), progress=False)
     off = [np.abs(a.astype(int) - b).mean() for (_, a, _), (_, b, _) in zip(shown(src), shown(tmp_path/'out.mp4'))]
     assert len(off) == 6 and max(off) < 3                                # with the bits that FFmpeg gives it, nearly 5
+
+
+def test_progress_says_how_much_is_left(tmp_path, monkeypatch):
+    clip(tmp_path/'in.mp4', 30)
+    screen = io.StringIO()
+    monkeypatch.setattr(video, 'tqdm', lambda **options: tqdm(**options | dict(file=screen, disable=False)))
+    colorize_video(colorizer(), tmp_path/'in.mp4', tmp_path/'out.mp4')
+    assert re.search(r'100%.* 30/30 \[\d\d:\d\d<\d\d:\d\d, .* frames', screen.getvalue())
 
 
 def test_part_of_a_film(tmp_path):
