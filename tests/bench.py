@@ -39,7 +39,7 @@ from deoldify_lite.recipe import recipes
 
 RECIPE = recipes['deoldify']
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
-BATCH = {64: 16, 128: 8, 192: 4, 224: 4} if DEVICE == 'cpu' else {f.size: f.bs for f in RECIPE.pretrain}
+BATCH = {f.size: f.bs for f in RECIPE.pretrain}
 ROWS = []
 
 
@@ -213,7 +213,7 @@ def processor():
 
 
 def stage_one(a):
-    size, bs, n = 64, 4 if a.quick else BATCH[64], 2
+    size, bs, n = 64, 4 if a.quick else BATCH[64], 2 if a.quick else 1
     title(f'stage 1, a training step at {size} px, batch {bs}')
     dtype = torch.bfloat16 if native_bf16(DEVICE) else torch.float32
     conv, conv_work = conv_step(dtype, True)
