@@ -642,7 +642,7 @@ def test_options(model, photo, tmp_path):
     fails('is the input itself', 'pack', model, '-o', model, cwd=tmp_path)
     fails('is the checkpoint itself', 'import-deoldify', model, model, cwd=tmp_path)
     fails('no run mine to export', 'export', '--onnx', cwd=tmp_path)
-    fails('must be 2 or more', 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--render-factor', 1, cwd=tmp_path)
+    fails('must be a whole number, 2 or more, not 1', 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--render-factor', 1, cwd=tmp_path)
     fails('such as 3/16', 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--shard', '17/16', cwd=tmp_path)
     fails("no device 'abacus'", 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--device', 'abacus', cwd=tmp_path)
     fails('1 of 1 photos failed', 'colorize', 'in.png', '-o', 'x.png', '--model', model, '--max-pixels', 1000, cwd=tmp_path)
