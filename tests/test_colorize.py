@@ -6,6 +6,7 @@ import re
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -766,3 +767,32 @@ def test_inference_imports_neither_fastai_nor_torchvision(model, photo, tmp_path
            "try: main()\nfinally: print([m for m in ('fastai', 'torchvision', 'matplotlib', 'skimage') if m in sys.modules])"
     out = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
     assert out.returncode == 0 and (tmp_path/'out.png').exists() and out.stdout.strip().endswith('[]'), out.stdout + out.stderr
+
+
+def used(*command):
+    "Seconds and GiB that a Python process takes."
+    began, process = time.perf_counter(), subprocess.Popen([sys.executable, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0
+    return time.perf_counter() - began, usage.ru_maxrss * (1 if sys.platform == 'darwin' else 1024) / 2**30
+
+
+def test_a_large_photo_takes_little_time_and_memory(tmp_path):
+    "12 megapixels with the released weights, beside what starting torch, reading and writing take by themselves; `tests/bench_use.py` has the seconds."
+    Image.open(sample_photos()/'china.jpg').convert('RGB').resize((4000, 3000)).save(tmp_path/'in.jpg')
+    least = 'import sys, torch; from PIL import Image; y = Image.open(sys.argv[1]).convert("L"); Image.merge("RGB", [y] * 3).save(sys.argv[2])'
+    colorize = '-m', 'deoldify_lite.cli', 'colorize', '--device', 'cpu', '--overwrite', tmp_path/'in.jpg', '-o', tmp_path/'out.jpg'
+    rounds = [(used('-c', least, tmp_path/'in.jpg', tmp_path/'grey.jpg')[0], *used(*colorize)) for _ in range(3)]
+    alone, took, memory = (min(column) for column in zip(*rounds))           # the best of them: other tests run at the same time
+    assert took < 4 * alone and memory < 1.5, (alone, took, memory)
+
+
+def test_memory_is_flat_over_many_photos(tmp_path):
+    photo = Image.open(sample_photos()/'china.jpg').convert('RGB').resize((800, 600))
+    peaks = []
+    for n in 40, 400:
+        (tmp_path/str(n)).mkdir()
+        for i in range(n): photo.save(tmp_path/str(n)/f'{i}.jpg', comment=f'{i}')
+        peaks.append(used('-m', 'deoldify_lite.cli', 'colorize', '--device', 'cpu', tmp_path/str(n), '-o', tmp_path/f'out {n}')[1])
+        assert len(list((tmp_path/f'out {n}').iterdir())) == n
+    assert peaks[1] < 1.1 * peaks[0], peaks
