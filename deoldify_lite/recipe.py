@@ -211,7 +211,8 @@ cpu = _register(replace(deoldify, name='deoldify-cpu',
 
 scenes = _register(replace(cpu, name='scenes', released=False, loss='l1-l2', # how the released weights began: from nothing, so that it can be repeated
     pretext=Fit(64, 32, 16_000, 1e-3, 1e-3),                          # six kinds of scenes: 0.1 dB for five minutes
-    pretrain=(Fit(64, 16, 60_000, 3e-3, 3e-3, spread=1.),),           # that encoder has still much to learn
+    pretrain=(Fit(64, 32, 60_000, 1.5e-3, 1.5e-3, spread=1., pct_start=.1),), # that encoder has still much to learn; batch, rate, decay: 0.2 dB over 16, 3e-3, 1e-3
+    wd=1e-2,                                                          # AdamW's own (Loshchilov and Hutter 2019)
     critic_fits=(), gan=None))                                        # 'mixed' and 'release' go on
 
 mixed = _register(replace(scenes, name='mixed', pretext=None, start='scenes', # then more kinds of photos
