@@ -217,7 +217,7 @@ scenes = _register(replace(cpu, name='scenes', released=False, loss='l1-l2', # h
 
 mixed = _register(replace(scenes, name='mixed', pretext=None, start='scenes', # then more kinds of photos
     balance=.5,                                                       # of 900 photos of people and things and 20,000 scenes: 18 %; half cost scenes 1 dB
-    pretrain=(Fit(64, 16, 72_000, 2e-3, 2e-3, spread=1.),)))          # as long as the first time, or the new photos are only laid over the old
+    pretrain=(Fit(64, 32, 72_000, 1e-3, 1e-3, spread=1., pct_start=.1),))) # as long as the first time, or the new photos are only laid over the old
 
 release = _register(replace(cpu, name='release', start='mixed', balance=.5, # and last a larger size, colours as various as real ones, and the GAN
     pretrain=(Fit(96, 32, 96_000, 1.5e-3, 1.5e-3, spread=1.),)))      # and no further: small photos enlarged to 192 px came out worse
