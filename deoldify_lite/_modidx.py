@@ -20,6 +20,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'deoldify_lite.app._files': ('app.html#_files', 'deoldify_lite/app.py'),
                                    'deoldify_lite.app._film_made': ('app.html#_film_made', 'deoldify_lite/app.py'),
                                    'deoldify_lite.app._film_tab': ('app.html#_film_tab', 'deoldify_lite/app.py'),
+                                   'deoldify_lite.app._from_elsewhere': ('app.html#_from_elsewhere', 'deoldify_lite/app.py'),
                                    'deoldify_lite.app._is_foreign': ('app.html#_is_foreign', 'deoldify_lite/app.py'),
                                    'deoldify_lite.app._is_open': ('app.html#_is_open', 'deoldify_lite/app.py'),
                                    'deoldify_lite.app._names_foreign': ('app.html#_names_foreign', 'deoldify_lite/app.py'),

@@ -26,6 +26,12 @@ ASKED = 1 << 20 # bytes of what the page's buttons send: names and numbers
 OWN = b'none',b'same-origin' # where a browser's request may come from (W3C Fetch Metadata); programs do not say
 CONNECTIONS = 100 # at once: each may hold an answer of some megabytes that nobody reads
 
+def _from_elsewhere(headers):
+    "Did another page send this? Over plain HTTP browsers give the page's origin only, but for addresses of this machine."
+    site,origin = headers.get(b'sec-fetch-site'),headers.get(b'origin')
+    if site: return site not in OWN
+    return bool(origin) and origin.partition(b'://')[2] != headers.get(b'host')
+
 def _is_open(path): return '://' not in path and (path in PAGES or path.startswith(FOLDERS))
 
 def _names_foreign(value, folder):
@@ -84,7 +90,7 @@ class Door:
         from starlette.responses import PlainTextResponse
         path,refuse = scope['path'],lambda code,why: PlainTextResponse(why, code)(scope, receive, send)
         if not _is_open(path): return await refuse(404, 'Not here.')
-        if scope['method'] != 'GET' and dict(scope['headers']).get(b'sec-fetch-site', b'none') not in OWN: return await refuse(403, 'Not from other pages.')
+        if scope['method'] != 'GET' and _from_elsewhere(dict(scope['headers'])): return await refuse(403, 'Not from other pages.')
         if path == '/gradio_api/upload': return await self.upload(scope, receive, send, refuse)
         if not path.startswith('/gradio_api/queue/join'): return await self.app(scope, receive, send)
         body,more = b'',True

@@ -50,7 +50,7 @@ def check_weights(
     try: kind,size = _about(path)
     except UserError as e: return str(e)
     card = path.with_suffix('.md')
-    said = re.search(r'SHA-256[^0-9a-f]*([0-9a-f]{64})', card.read_text()) if card.exists() else None
+    said = re.search(r'SHA-256[^0-9a-f]*([0-9a-f]{64})', card.read_text('utf-8', errors='replace')) if card.exists() else None
     if said and said[1] != sha256(path): return f"DAMAGED: its SHA-256 is not the one in {card.name}, fetch it again"
     return f"whole, {path.stat().st_size / 2**20:.0f} MiB, {kind} at {size} px{'' if said else ' (no checksum to compare)'}"
 

@@ -212,7 +212,7 @@ def _entered(src, place, damage):
         film,stream = open_film(src)
         with film:
             try: film.seek(place, stream=stream)
-            except av.FFmpegError: first = None
+            except (av.FFmpegError, OverflowError): first = None
             else:
                 frames = _decoded(film, stream, damage, late)
                 first = next(frames, None)

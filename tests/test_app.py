@@ -163,6 +163,8 @@ def test_no_address_and_no_foreign_path(address):
         for path in '/api/colorize', '/gradio_api/queue/join':
             asked = httpx.post(url + path, headers={'Sec-Fetch-Site': site}, json={})
             assert asked.status_code == code, (site, path, asked.text)
+    for origin, code in ('http://evil.example', 403), ('null', 403), (url, 422):                               # as they tell without HTTPS
+        assert httpx.post(f'{url}/api/colorize', headers=dict(Origin=origin)).status_code == code, origin
 
 
 def test_uploads_of_the_page_are_files_and_nothing_else(address, photo):  # noqa: F811

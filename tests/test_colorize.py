@@ -678,6 +678,7 @@ def test_commands_about_weights(model, tmp_path):
     assert out.returncode == 0 and 'small.onnx' in out.stdout and Colorizer.load(tmp_path/'small.onnx').size == 64
     (tmp_path/'models'/'mine').mkdir(parents=True)
     (tmp_path/'small.onnx').rename(tmp_path/'models'/'mine'/'small.onnx')
+    (tmp_path/'models'/'mine'/'small.md').write_bytes(b'caf\xe9')             # a card in another encoding
     said = run('doctor', cwd=tmp_path).stdout
     assert re.search(r'small\.onnx +whole, \d+ MiB, ONNX at 64 px', said) and all(w in said for w in ('packages', 'devices', 'GiB free', 'bf16'))
 

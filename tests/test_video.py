@@ -239,6 +239,7 @@ def test_part_of_a_film(tmp_path):
     times = [t for t, _, _ in shown(tmp_path/'out.mp4')]
     assert len(times) == 15 and times[0] == 0 and float(times[-1]) == pytest.approx(.56)
     sound = packets(tmp_path/'out.mp4', 'audio')
+    with pytest.raises(UserError, match='no frame|no picture|nothing|ends'): colorize_video(colorizer(), src, tmp_path/'no.mp4', Film(start=1e15), progress=False)
     assert .5 < float(sound[-1][1]) < .65 and {d for d, _ in sound} < {d for d, _ in packets(src, 'audio')}
 
 
