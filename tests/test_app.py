@@ -58,7 +58,7 @@ def address(model, tmp_path_factory):  # noqa: F811
     process.temp = temp
     yield url, process
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=30)[0]
+    said = process.communicate(timeout=120)[0]
     assert 'Traceback' not in said, said
     assert [f for f in temp.rglob('*') if f.is_file()] == []
 
