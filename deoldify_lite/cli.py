@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
-from .core import Run, UserError, rank, world
+from .core import Run, UserError, missing, rank, world
 
 # %% ../nbs/16_cli.ipynb #e55b0e1a
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
@@ -243,8 +243,8 @@ def video(
     render_factor:Annotated[Optional[int], typer.Option(help="The network sees a square of 16 times this; as it was trained when not given.", max=128)]=None,
     saturation:_saturation=1.,
     stabilize:Annotated[bool, typer.Option(help="Carry colours along the motion, against flicker.")]=True,
-    codec:Annotated[str, typer.Option(help="Encoder, by FFmpeg's name; H.264 when not given, VP9 for .webm.")]='',
-    crf:Annotated[Optional[int], typer.Option(help="Quality: 0 without loss, 18 looks like it and is the default, 28 small.", min=0, max=63)]=None,
+    codec:Annotated[str, typer.Option(help="Encoder, by FFmpeg's name; H.264 when not given, VP9 for .webm, MPEG-2 for .mpg, .vob and .mxf.")]='',
+    crf:Annotated[Optional[int], typer.Option(help="Quality: 0 is best, 18 (the default) looks like it, 28 is small.", min=0, max=63)]=None,
     start:Annotated[float, typer.Option('--from', help="Seconds from the film's beginning.", min=0)]=0.,
     end:Annotated[Optional[float], typer.Option('--to', help="Seconds from the film's beginning.")]=None,
     label:Annotated[bool, typer.Option(help="Write a small 'AI colorized' into the corner.")]=False,
@@ -257,6 +257,7 @@ def video(
     film,out = film.expanduser(),out.expanduser()
     dst = out/film.name if out.is_dir() or not out.suffix else out
     keep_apart(film, dst, 'film')
+    if not film.is_file(): raise UserError(f"There is no file {film}.")
     if dst.exists() and not overwrite:
         Segments(dst).tidy()
         return print(f"{dst} was there (--overwrite does it again).")
@@ -335,6 +336,13 @@ def _sentence(e):
             errno.ENAMETOOLONG: f'The name is too long{where}: choose a shorter one.',
             errno.EISDIR: blocked, errno.ENOTDIR: blocked, errno.EEXIST: blocked}.get(e.errno)
 
+def _needed(module):
+    "What to tell the user of a module that is not there: an installation for ONNX files alone has no torch."
+    from importlib.metadata import PackageNotFoundError, requires
+    try: all_of_it = [r for r in requires('deoldify_lite') if 'extra ==' not in r]
+    except PackageNotFoundError: all_of_it = [module]
+    return missing(f'This needs {module}, and all that goes with it', *all_of_it)
+
 def _note(message, *args, **kwargs):
     "A warning as a line of its own, whatever progress is shown."
     from tqdm import tqdm
@@ -354,6 +362,10 @@ def main():
     warnings.filterwarnings('ignore', category=DeprecationWarning)
     try: app()
     except UserError as e: _end(e)
+    except ModuleNotFoundError as e:
+        module = (e.name or '').partition('.')[0]
+        if module in ('', 'deoldify_lite'): raise
+        _end(_needed(module))
     except OSError as e:
         if _sentence(e) is None: raise
         _end(_sentence(e))

@@ -80,7 +80,7 @@ def report(
     lines += ['packages'] + [f'  {p:24}{_version(p)}' for p in PACKAGES]
     lines += ['devices'] + [f'  {name:24}{what}' for name,what in _devices()]
     lines += ['disk', f"  {'free here':24}{shutil.disk_usage('.').free / 2**30:.1f} GiB"]
-    places = [(models, '*'), (models, '*/*'), (Path('models'), '*/*')]
+    places = [(folder, names) for folder in (models, Path('models')) for names in ('*', '*/*')]
     found = sorted({f.resolve() for kind in ('safetensors', 'onnx') for folder,names in places for f in folder.glob(f'{names}.{kind}')})
     lines += ['weights'] + ([f'  {str(f):24}  {check_weights(f)}' for f in found] or [f'  none in {models}'])
     if fetched := pretrained(): lines += ['to start from'] + [f'  {str(f):24}  {state}' for f,state in fetched.items()]

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from .core import RELEASED, UserError, atomic, keep_apart, optional
+from .core import LEAST, RELEASED, UserError, atomic, keep_apart, optional
 from .generator import Generator, blank, generators, imagenet_encoder, load_weights
 from .inference import folded, without_spectral
 
@@ -113,14 +113,16 @@ def export_onnx(
 ):
     "Write a generator for ONNX runtimes, whole or not at all. Raises `UserError` where the package onnx is missing."
     onnx = optional('onnx', 'Making ONNX files needs the package onnx', 'onnx')
+    least = getattr(generator.network, 'least', LEAST)
+    side = max(64, least)                                        # any other will do, as its axes are open
     open_axes = {0: 'batch', 2: 'height', 3: 'width'}
     with atomic(path) as part, warnings.catch_warnings():
         warnings.simplefilter('ignore')                          # of tracing: constants are constants, and torch likes its newer exporter
         by_tracing = dict(dynamo=False) if 'dynamo' in signature(torch.onnx.export).parameters else {} # torch 2.4 knows no other way
-        torch.onnx.export(folded(generator).cpu(), (torch.zeros(1, 3, 64, 64),), str(part), input_names=['grey'], output_names=['rgb'],
+        torch.onnx.export(folded(generator).cpu(), (torch.zeros(1, 3, side, side),), str(part), input_names=['grey'], output_names=['rgb'],
                           dynamic_axes=dict(grey=open_axes, rgb=open_axes), opset_version=OPSET, **by_tracing)
         model = onnx.load(part)
-        onnx.helper.set_model_props(model, dict(size=str(size), whole=str(int(generator.target.whole))))
+        onnx.helper.set_model_props(model, dict(size=str(size), least=str(least), whole=str(int(generator.target.whole))))
         _keep_bytes(onnx, model.graph)
         onnx.save(model, part)
 

@@ -248,7 +248,7 @@ def render_factors(
     "A picture of one photo at five render factors, to choose from; less where memory does not reach for that."
     check_name(job.dst)
     page,*_ = read_photo(job.src, style.max_pixels)
-    around = sorted({max(2, round(colorizer.size / 16 * f)) for f in (.5, .75, 1, 1.5, 2)})
+    around = sorted({max(colorizer.least // 16, round(colorizer.size / 16 * f)) for f in (.5, .75, 1, 1.5, 2)})
     shown = Image.fromarray(to8(page.luma))
     shown.thumbnail((512, 512))
     luma = np.asarray(shown)

@@ -7,6 +7,7 @@ __all__ = ['FULL', 'KR_KB', 'BT601', 'CONTAINERS', 'CLOCKS', 'BACK', 'AHEAD', 'U
            'luma_of', 'full_range', 'paint', 'open_film', 'packets_of', 'film_length', 'part_of', 'frames_of']
 
 # %% ../nbs/13g_frames.ipynb #343c6a76
+import os
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
@@ -36,6 +37,7 @@ def load_av():
     "PyAV, which is optional. Raises `UserError` where it is missing."
     av = optional('av', *FILMS)
     av.logging.set_level(av.logging.PANIC)                           # what goes wrong is said in our words
+    os.environ.setdefault('SVT_LOG', '-1')                           # SVT-AV1 has a log of its own
     return av
 
 @dataclass(frozen=True)

@@ -111,7 +111,9 @@ def _copy(missing, folder):
 
 def _sample_files():
     "Name -> file inside its package, found without importing it; what an installation leaves out is left out."
-    inside = lambda package, sub, names: {n: Path(find_spec(package).origin).parent/sub/n for n in names.split()}
+    def inside(package, sub, names):
+        spec = find_spec(package)
+        return {n: Path(spec.origin).parent/sub/n for n in names.split()} if spec else {}
     files = inside('skimage', 'data', 'astronaut.png chelsea.png coffee.png rocket.jpg motorcycle_left.png')
     files |= inside('sklearn', 'datasets/images', 'china.jpg flower.jpg')
     files |= inside('matplotlib', 'mpl-data/sample_data', 'grace_hopper.jpg')

@@ -11,7 +11,7 @@ import numpy as np
 from .core import optional
 
 # %% ../nbs/13d_steady.ipynb #0a24fba5
-FILMS = 'Films need PyAV and OpenCV','av','opencv-python-headless' # see `optional`
+FILMS = 'Films need PyAV, OpenCV and filelock','av','opencv-python-headless','filelock' # see `optional`
 
 @cache
 def _cv2(): return optional('cv2', *FILMS)

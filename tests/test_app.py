@@ -38,16 +38,11 @@ def free_port():
         return s.getsockname()[1]
 
 
-@pytest.fixture(scope='module')
-def address(model, tmp_path_factory):  # noqa: F811
-    "Where a service with small limits listens; its temporary files are in a folder that must be empty at the end."
-    temp, port = tmp_path_factory.mktemp('temp'), free_port()
-    other = model.with_name('other.safetensors')
-    save_generator(load_generator(model)[0], other, 'unet', ARGS, 96)
-    process = subprocess.Popen(
-        [sys.executable, '-m', 'deoldify_lite.cli', 'app', '--model', str(model), '--model', str(other), '--device', 'cpu', '--port', str(port),
-         '--megabytes', '2', '--max-pixels', '1000000', '--seconds', '5', '--queue', '8'],
-        env=os.environ | dict(TMPDIR=str(temp)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def opened(temp, *options):
+    "A page whose temporary files are in `temp`: its address and process."
+    port = free_port()
+    process = subprocess.Popen([sys.executable, '-m', 'deoldify_lite.cli', 'app', '--device', 'cpu', '--port', str(port), *map(str, options)],
+                               env=os.environ | dict(TMPDIR=str(temp)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     url = f'http://127.0.0.1:{port}'
     for _ in range(300):
         try: urllib.request.urlopen(f'{url}/api/health', timeout=2).read(); break
@@ -56,6 +51,15 @@ def address(model, tmp_path_factory):  # noqa: F811
         process.kill()
         pytest.fail(process.communicate()[0])
     process.temp = temp
+    return url, process
+
+
+@pytest.fixture(scope='module')
+def address(model, tmp_path_factory):  # noqa: F811
+    "Where a service with small limits listens; its folder of temporary files must be empty at the end."
+    temp, other = tmp_path_factory.mktemp('temp'), model.with_name('other.safetensors')
+    save_generator(load_generator(model)[0], other, 'unet', ARGS, 96)
+    url, process = opened(temp, '--model', model, '--model', other, '--megabytes', 2, '--max-pixels', 1_000_000, '--seconds', 5, '--queue', 8)
     yield url, process
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=120)[0]
@@ -365,3 +369,16 @@ def test_a_film_in_the_browser(browser, address, photo, tmp_path):  # noqa: F811
     wait_for(browser, 'body', '8 frames. Flicker')
     with av.open(io.BytesIO(fetched(wait_for(browser, '#film-result a')))) as film: assert len(list(film.decode(video=0))) == 8
     browser.save_screenshot(str(tmp_path/'film.png'))
+
+
+def test_terminated_with_a_page_open(model, tmp_path):  # noqa: F811
+    "An open page listens for ever, and is not waited for; what was uploaded goes."
+    url, process = opened(tmp_path, '--model', model)
+    assert httpx.post(f'{url}/gradio_api/upload', files=dict(files=b'a photo')).status_code == 200
+    assert b'a photo' in [f.read_bytes() for f in tmp_path.rglob('*') if f.is_file()]
+    with httpx.stream('GET', f'{url}/gradio_api/heartbeat/page', timeout=60) as listening:
+        assert listening.status_code == 200
+        process.terminate()
+        said = process.communicate(timeout=60)[0]
+    assert process.returncode == 0 and said.count('\n') == 1, said              # the line that says where it is
+    assert list(tmp_path.iterdir()) == []

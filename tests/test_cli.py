@@ -3,6 +3,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,6 +50,23 @@ def fails(words, *args, cwd, **env):
     out = run(*args, cwd=cwd, **env)
     message = out.stderr.strip().splitlines()[-1] if out.stderr.strip() else ''
     assert out.returncode == 1 and words in message and message.startswith('Error: '), out.stderr
+
+
+SMALL = '''
+import sys
+for name in 'torch', 'torchvision', 'fastai', 'safetensors', 'kornia': sys.modules[name] = None
+from deoldify_lite.cli import main
+main()
+'''
+
+
+@pytest.mark.parametrize('command', ['colorize in.png -o out.png --model a.safetensors', 'pack a.safetensors -o b.safetensors', 'page site',
+                                     'pretrain-gen --data sample', 'evaluate a.safetensors --data . -o t.md', 'export --onnx --model a.safetensors'])
+def test_an_installation_for_onnx_files_says_what_more_it_needs(tmp_path, command):
+    for name in 'in.png', 'a.safetensors': (tmp_path/name).write_bytes(b'')
+    out = subprocess.run([sys.executable, '-c', SMALL, *command.split()], cwd=tmp_path, capture_output=True, text=True)
+    assert out.returncode == 1 and 'Traceback' not in out.stderr
+    assert re.search(r'Error: This needs (torch|safetensors|fastai), .*: .*-m pip install .*fastai', out.stderr.splitlines()[-1]), out.stderr
 
 
 def test_help_is_fast_and_needs_no_torch():

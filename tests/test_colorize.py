@@ -3,6 +3,7 @@ import io
 import json
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -677,10 +678,12 @@ def test_commands_about_weights(model, tmp_path):
     out = run('export', '--onnx', '--model', 'small.safetensors', cwd=tmp_path)
     assert out.returncode == 0 and 'small.onnx' in out.stdout and Colorizer.load(tmp_path/'small.onnx').size == 64
     (tmp_path/'models'/'mine').mkdir(parents=True)
+    shutil.copy(tmp_path/'small.onnx', tmp_path/'models'/'top.onnx')
     (tmp_path/'small.onnx').rename(tmp_path/'models'/'mine'/'small.onnx')
     (tmp_path/'models'/'mine'/'small.md').write_bytes(b'caf\xe9')             # a card in another encoding
     said = run('doctor', cwd=tmp_path).stdout
-    assert re.search(r'small\.onnx +whole, \d+ MiB, ONNX at 64 px', said) and all(w in said for w in ('packages', 'devices', 'GiB free', 'bf16'))
+    assert len(re.findall(r'(?:mine/small|models/top)\.onnx +whole, \d+ MiB, ONNX at 64 px', said)) == 2
+    assert all(w in said for w in ('packages', 'devices', 'GiB free', 'bf16'))
 
 
 def test_a_run_folder_stands_for_its_generator(model, tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from PIL import Image
 from published import Published
 from test_cli import run
 
@@ -17,6 +18,7 @@ from deoldify_lite.deoldify import ARCHITECTURES, load_deoldify
 from deoldify_lite.export import export_onnx, load_generator
 from deoldify_lite.generator import DynamicUnet, encoder, unet_generator
 from deoldify_lite.inference import folded
+from deoldify_lite.systems.pix2pix import pix2pix_generator
 
 PARITY = Path(__file__).parents[2]/'shared'/'parity'
 
@@ -68,6 +70,18 @@ def test_onnx_of_unets_with_a_factor(args, tmp_path):
         with torch.no_grad(): want = folded(generator)(x).numpy()
         got = session.run(None, {'grey': x.numpy()})[0]
         assert np.abs(got - want).max() < 1e-3 and np.abs(want[:, 0] - want[:, 2]).max() > .05
+
+
+def test_onnx_of_a_network_that_small_squares_do_not_fit(tmp_path):
+    "pix2pix at depth 8, as in the paper, halves 256 px to one."
+    pytest.importorskip('onnxruntime')
+    generator = pix2pix_generator(depth=8, nf=4).eval()
+    export_onnx(generator, tmp_path/'g.onnx', 256)
+    one, other = Colorizer(generator, 256), Colorizer.load(tmp_path/'g.onnx')
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 200), np.uint8))
+    for factor in 16, 20: assert np.abs(np.asarray(one(photo, factor), int) - np.asarray(other(photo, factor), int)).max() <= 1
+    for colorizer in one, other:
+        with pytest.raises(UserError, match='16 or more, not 8'): colorizer(photo, 8)
 
 
 def test_onnx_of_packed_weights_is_as_small_as_they_are(tmp_path):

@@ -301,3 +301,9 @@ def test_scan_is_fast(real, tmp_path):
     began = time.perf_counter()
     assert len(scan(tmp_path).photos) == 200
     assert 200 / (time.perf_counter() - began) > 4000 / 60
+
+
+def test_sample_photos_of_packages_that_are_not_there_are_left_out(monkeypatch):
+    real, whole = photos.find_spec, photos._sample_files()
+    monkeypatch.setattr(photos, 'find_spec', lambda package: None if package == 'skimage' else real(package))
+    assert set(photos._sample_files()) == {n for n, f in whole.items() if 'skimage' not in f.parts} != set(whole)

@@ -330,13 +330,14 @@ def test_sound_that_steps_back_in_time_is_left_out(tmp_path, monkeypatch):
     assert len(packets(tmp_path/'out.mp4', 'audio')) == len(packets(src, 'audio')) - 1
 
 
-@pytest.mark.parametrize('suffix', ['avi', 'wmv', 'ts', 'webm'])
+@pytest.mark.parametrize('suffix', ['avi', 'wmv', 'ts', 'webm', 'mpg', 'vob', 'mxf'])
 def test_other_containers_keep_frames_and_times(tmp_path, suffix):
     for src in (clip(tmp_path/'in.mp4', 20, sound=False), clip(tmp_path/'in.avi', 20, sound=False), clip(tmp_path/'old.avi', 20, sound=False, codec='mpeg4')):
         assert colorize_video(colorizer(), src, tmp_path/f'out.{suffix}', progress=False)['frames'] == 20
-        assert np.allclose(times_of(tmp_path/f'out.{suffix}'), np.arange(20) * .04, rtol=0, atol=.001)
+        times = times_of if suffix not in ('mpg', 'vob') else lambda path: [float(t) for t, *_ in shown(path)]   # those say the time of a few only
+        assert np.allclose(times(tmp_path/f'out.{suffix}'), np.arange(20) * .04, rtol=0, atol=.001)
         assert colorize_video(colorizer(), src, tmp_path/f'part.{suffix}', Film(start=.4), progress=False)['frames'] == 10
-        assert np.allclose(times_of(tmp_path/f'part.{suffix}'), np.arange(10) * .04, rtol=0, atol=.001)
+        assert np.allclose(times(tmp_path/f'part.{suffix}'), np.arange(10) * .04, rtol=0, atol=.001)
 
 
 def test_frames_of_any_length_are_not_for_avi(tmp_path):
@@ -346,6 +347,48 @@ def test_frames_of_any_length_are_not_for_avi(tmp_path):
         with pytest.raises(UserError, match='.avi files cannot hold'):
             colorize_video(Colorizer(None, 64, run=network), src, tmp_path/'out.avi', progress=False)
         assert not (tmp_path/'out.avi').exists() and (tmp_path/'.out.avi.parts').exists() == bool(early)
+
+
+@pytest.mark.parametrize('codec', ['mpeg1video', 'mpeg2video', 'mpeg4'])
+def test_encoders_that_cannot_count_as_fine_as_a_film_does(tmp_path, codec):
+    src = clip(tmp_path/'in.ts', 20, sound=False)                                # 90,000 ticks a second
+    assert colorize_video(colorizer(), src, tmp_path/'out.mp4', Film(codec=codec), progress=False)['frames'] == 20
+    assert np.allclose(np.diff(times_of(tmp_path/'out.mp4')), .04, rtol=0, atol=.001)
+    off = [np.abs(a.astype(int) - b).mean() for (_, a, _), (_, b, _) in zip(shown(src), shown(tmp_path/'out.mp4'), strict=True)]
+    assert max(off) < 3
+
+
+@pytest.mark.parametrize('codec, low, high', [('libx264', 0, 51), ('libx265', 0, 51), ('libvpx', 4, 63), ('libvpx-vp9', 0, 63), ('libsvtav1', 1, 63)])
+def test_quality_within_what_an_encoder_knows(tmp_path, codec, low, high, capfd):
+    src, sizes = clip(tmp_path/'in.mp4', 6, sound=False), []
+    for crf in {low - 1, high + 1} - {-1}:
+        with pytest.raises(UserError, match=f'from {low} to {high}, not {crf}'):
+            colorize_video(Colorizer(None, 64, run=never), src, tmp_path/'no.mkv', Film(codec=codec, crf=crf), progress=False)
+    for crf in low, 18, high:
+        colorize_video(colorizer(), src, tmp_path/f'{crf}.mkv', Film(codec=codec, crf=crf), progress=False)
+        sizes.append((tmp_path/f'{crf}.mkv').stat().st_size)
+    assert sizes[0] > 1.2 * sizes[1] > 1.4 * sizes[2] and capfd.readouterr() == ('', '')
+
+
+def test_sound_that_a_container_would_move_is_refused(tmp_path):
+    "AVI files have no times of sound: what begins late, or has a gap, would be heard too early from there on."
+    src = clip(tmp_path/'in.mp4', 50)
+    def with_sound(name, ticks):
+        with av.open(str(src)) as film, av.open(str(tmp_path/name), 'w') as out:
+            streams = {s: out.add_stream_from_template(s) for s in film.streams}
+            for p in film.demux():
+                if p.dts is None: continue
+                sound, p.stream = p.stream.type == 'audio', streams[p.stream]
+                if sound: p.pts = p.dts = p.pts + ticks(p.pts)
+                out.mux(p)
+        return tmp_path/name
+    for film, network in ((with_sound('late.mov', lambda t: 33_600), never), (with_sound('gap.mov', lambda t: 28_800 * (t > 91_200)), flickering)):
+        with pytest.raises(UserError, match='.avi files cannot hold this sound at its times'):
+            colorize_video(Colorizer(None, 64, run=network), film, tmp_path/f'{film.stem}.avi', progress=False)
+        assert not (tmp_path/f'{film.stem}.avi').exists()
+        for suffix in 'mp4', 'mkv', 'ts', 'flv': colorize_video(colorizer(), film, tmp_path/f'{film.stem}.{suffix}', progress=False, overwrite=True)
+    colorize_video(colorizer(), src, tmp_path/'out.avi', progress=False)
+    assert len(packets(tmp_path/'out.avi', 'audio')) == len(packets(src, 'audio'))
 
 
 def flicker_of(path):
@@ -381,7 +424,7 @@ import os, signal, sys; sys.path.insert(0, {tests!r})
 import test_video, deoldify_lite.video as v
 v.SEGMENT = 8
 def dies(x):
-    if os.path.exists('.out.mp4.parts/00002.npz'): os.kill(os.getpid(), signal.SIGKILL)
+    if os.path.exists('.out.mp4.parts/00003.nut'): os.kill(os.getpid(), signal.SIGKILL)
     return test_video.flickering(x)
 v.colorize_video(test_video.Colorizer(None, 64, name='flickering', run=dies), 'in.mp4', 'out.mp4', progress=False)
 '''
@@ -391,20 +434,39 @@ def test_kill_and_run_again(tmp_path, monkeypatch):
     "kill -9 midway, then the same command: finished segments are kept, and the frames are those of a run never interrupted."
     monkeypatch.setattr('deoldify_lite.video.SEGMENT', 8)
     monkeypatch.chdir(tmp_path)
-    clip(tmp_path/'in.mp4', 60)
+    clip(tmp_path/'in.mp4', 60, w=160)                                     # no multiple of 128: x264 with AVX-512 does not repeat itself there
     colorize_video(colorizer(), 'in.mp4', 'whole.mp4', progress=False)
     child = subprocess.run([sys.executable, '-c', CHILD.format(tests=os.path.dirname(__file__))], cwd=tmp_path)
-    third = tmp_path/'.out.mp4.parts'/'00002.npz'
+    third = tmp_path/'.out.mp4.parts'/'00002.nut'
     assert child.returncode == -signal.SIGKILL and third.exists() and not (tmp_path/'out.mp4').exists()
     stamp = third.stat().st_mtime_ns
     seen = []
     real = os.replace
     monkeypatch.setattr(os, 'replace', lambda a, b: (seen.append((Path(b).name, third.stat().st_mtime_ns if third.exists() else 0)), real(a, b))[1])
     colorize_video(colorizer(), 'in.mp4', 'out.mp4', progress=False)
-    assert '00000.npz' not in [name for name, _ in seen] and all(s == stamp for _, s in seen[:-1])
+    assert '00000.nut' not in [name for name, _ in seen] and all(s == stamp for _, s in seen[:-1])
     for (t, a, f), (u, b, g) in zip(shown('whole.mp4'), shown('out.mp4'), strict=True):
         assert t == u and np.array_equal(f.to_ndarray(format='yuv420p'), g.to_ndarray(format='yuv420p'))
     assert not list(tmp_path.glob('.*'))
+
+
+@pytest.mark.parametrize('name, damage', [('state.npz', lambda f: f.write_bytes(b'')), ('state.npz', lambda f: f.write_bytes(f.read_bytes()[:500])),
+                                          ('00001.nut', lambda f: f.write_bytes(f.read_bytes()[:500])), ('00000.nut', Path.unlink),
+                                          ('plan.json', lambda f: f.write_text('')), ('side.json', lambda f: f.write_text('{'))], ids=str)
+def test_damaged_parts_are_not_gone_on_with(tmp_path, monkeypatch, name, damage):
+    monkeypatch.setattr('deoldify_lite.video.SEGMENT', 8)
+    src, parts, calls = clip(tmp_path/'in.mp4', 30, sound=False), tmp_path/'.out.mp4.parts', []
+    def stops(x):
+        calls.append(1)
+        if len(calls) > 4: raise KeyboardInterrupt
+        return flickering(x)
+    with pytest.raises(KeyboardInterrupt): colorize_video(Colorizer(None, 64, name='a', run=stops), src, tmp_path/'out.mp4', progress=False)
+    damage(parts/name)
+    with pytest.raises(UserError, match=rf'{name} is damaged: delete .*\.out\.mp4\.parts, and run'):
+        colorize_video(Colorizer(None, 64, name='a', run=never), src, tmp_path/'out.mp4', progress=False)
+    assert not (tmp_path/'out.mp4').exists()
+    shutil.rmtree(parts)
+    assert colorize_video(Colorizer(None, 64, name='a', run=flickering), src, tmp_path/'out.mp4', progress=False)['frames'] == 30
 
 
 def test_films_beyond_the_limits(tmp_path):
@@ -442,11 +504,11 @@ def test_other_options_are_asked_about_before_anything_is_thrown_away(tmp_path, 
         if len(calls) > 3: raise KeyboardInterrupt
         return flickering(x)
     with pytest.raises(KeyboardInterrupt): colorize_video(Colorizer(None, 64, name='a', run=stops), src, tmp_path/'out.mp4', progress=False)
-    assert (tmp_path/'.out.mp4.parts'/'00000.npz').exists()
+    assert (tmp_path/'.out.mp4.parts'/'00000.nut').exists()
     other = Colorizer(None, 64, name='a', run=lambda x: x)
     other.mark = 'other weights of the same name'
     with pytest.raises(UserError, match='begun otherwise .*weights:.*--overwrite'): colorize_video(other, src, tmp_path/'out.mp4', progress=False)
-    assert (tmp_path/'.out.mp4.parts'/'00000.npz').exists()
+    assert (tmp_path/'.out.mp4.parts'/'00000.nut').exists()
     out = colorize_video(other, src, tmp_path/'out.mp4', progress=False, overwrite=True)
     assert out['frames'] == 24 and out['flicker'][0] < .5                 # no segment of the other model is in it
 
@@ -583,7 +645,7 @@ def test_a_result_that_reads_wrong_is_none(tmp_path, monkeypatch):
     short.clear()
     with pytest.raises(UserError, match='.mov files cannot hold .* The work is kept: rename'):
         colorize_video(Colorizer(None, 64, name='a', run=late), src, tmp_path/'o.mov', progress=False)
-    assert not (tmp_path/'o.mov').exists() and (tmp_path/'.o.mov.parts'/'00000.npz').exists()
+    assert not (tmp_path/'o.mov').exists() and (tmp_path/'.o.mov.parts'/'00000.nut').exists()
     (tmp_path/'.o.mov.parts').rename(tmp_path/'.o.mkv.parts')
     short.clear()
     assert colorize_video(Colorizer(None, 64, name='a', run=never), src, tmp_path/'o.mkv', progress=False)['frames'] == 20
@@ -635,7 +697,8 @@ def test_mistakes(tmp_path):
     for name, dst, film, says in [('none.mp4', 'o.mp4', good, 'no file'), ('page.mp4', 'o.mp4', good, 'cannot be read as a film'),
                                   ('cut.mp4', 'o.mp4', good, 'film'), ('in.mp4', 'in.mp4', good, 'is the film itself'),
                                   ('in.mp4', 'o.doc', good, 'no way to write'), ('in.mp4', 'o.mp3', good, 'cannot hold'), ('in.mp4', 'o.swf', good, 'cannot hold'),
-                                  *[('mute.mp4', f'o.{s}', good, f'{s} files cannot hold these pictures .* choose .mp4 or .mkv') for s in ('mpg', 'vob')],
+                                  *[('mute.mp4', f'o.{s}', Film(codec='libx264'), f'{s} files cannot hold these pictures .* choose') for s in ('mpg', 'vob')],
+                                  ('in.mp4', 'o.mpg', good, 'mpg files cannot hold'),
                                   ('in.mp4', 'o.mp4', Film(codec='nonsense'), "no encoder 'nonsense'"),
                                   ('in.mp4', 'o.mp4', Film(codec='aac'), "no encoder 'aac'"), ('in.mp4', 'o.mp4', Film(start=100), 'has no frames between'),
                                   ('in.mp4', 'o.WEBM', good, r'cannot hold stream 1 \(audio'), ('in.mp4', 'o.mov', ffv1, r'cannot hold stream 0 \(video, ffv1\)'),
@@ -675,14 +738,15 @@ def test_a_film_that_is_there_is_left_alone(tmp_path, monkeypatch):
     first = (tmp_path/'out.mp4').read_bytes()
     out = run(*command, '0', cwd=tmp_path)
     assert out.returncode == 0 and '--overwrite' in out.stdout and (tmp_path/'out.mp4').read_bytes() == first
+    fails('There is no file im.mp4', 'video', 'im.mp4', '-o', 'out.mp4', cwd=tmp_path)
     parts = tmp_path/'.out.mp4.parts'
     parts.mkdir()
-    (parts/'00000.npz').write_bytes(b'behind')
-    os.utime(parts/'00000.npz', (1, 1))
+    (parts/'state.npz').write_bytes(b'behind')
+    os.utime(parts/'state.npz', (1, 1))
     run(*command, '0', cwd=tmp_path)
     assert not parts.exists()                                             # killed behind the making of the film
     parts.mkdir()
-    (parts/'00000.npz').write_bytes(b'before')
+    (parts/'state.npz').write_bytes(b'before')
     run(*command, '0', cwd=tmp_path)
     assert parts.exists()                                                 # killed at another, which is begun and not done
     assert '4 frames' in run(*command, '0', '--overwrite', cwd=tmp_path).stdout and (tmp_path/'out.mp4').read_bytes() != first

@@ -22,6 +22,7 @@ class PixUnet(nn.Module):
         dropout:float=.5, # In three levels on the way up (Isola et al. 2017; Nazeri et al. 2018)
     ):
         super().__init__()
+        self.least = 2**depth                                            # pixels: what can be halved so often
         widths = [nf * min(2**i, 8) for i in range(depth)]
         norm = lambda i: nn.Identity() if i in (0, depth - 1) else nn.BatchNorm2d(widths[i]) # none at the first, and none where so few places are left
         self.down = nn.ModuleList(nn.Sequential(nn.LeakyReLU(.2) if i else nn.Identity(), nn.Conv2d(widths[i - 1] if i else 3, w, 4, 2, 1), norm(i))
