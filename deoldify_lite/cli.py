@@ -329,7 +329,7 @@ def _sentence(e):
     where = f' ({e.filename2 or e.filename})' if e.filename else ''
     blocked = f'Something else of that name is in the way{where}: choose another output.'
     return {errno.ENOSPC: f'The disk is full{where}: free some space and run the same command again, it goes on where it stopped.',
-            errno.EACCES: f'No permission to write{where}: choose another folder.',
+            errno.EACCES: f'No permission{where}: choose another file or folder.',
             errno.EROFS: f'The disk cannot be written to{where}: choose another folder.',
             errno.EDQUOT: f'The disk is full for you, its quota is reached{where}: free some space and run the same command again, it goes on where it stopped.',
             errno.EFBIG: f'The disk holds no file of this size{where}: choose another disk, or for a film a higher --crf.',

@@ -200,6 +200,7 @@ class Colorizer:
             if len(small) == 1: raise MemoryError
             half = len(small) // 2
             return np.concatenate([self.chroma(small[:half]), self.chroma(small[half:])])
+        if not np.isfinite(rgb).all(): raise UserError(f"{self.name or 'The network'} answers what is no colour: its weights are damaged.")
         rgb = rgb * np.array(STD, np.float32)[:,None,None] + np.array(MEAN, np.float32)[:,None,None]
         y = np.einsum('bchw,c->bhw', rgb, np.array(LUMA, np.float32))
         return np.stack([rgb[:,0] - y, rgb[:,2] - y, *([y] if self.whole else [])], 1)

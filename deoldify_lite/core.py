@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MEAN', 'STD', 'LEAST', 'LUMA', 'RELEASED', 'NO_PHOTOS', 'NO_ROOM', 'LEFT', 'SHARED', 'CGROUP', 'UserError', 'missing',
-           'optional', 'photo_suffixes', 'is_photo', 'walk', 'check_markdown', 'open_photo', 'Registry', 'atomic',
-           'sweep_parts', 'keep_apart', 'write_json', 'read_json', 'read_table', 'write_table', 'markdown', 'record',
-           'seed_of', 'seed_all', 'free_memory', 'rank', 'world', 'together', 'Run']
+           'optional', 'photo_suffixes', 'is_photo', 'walk', 'check_markdown', 'check_file', 'open_photo', 'Registry',
+           'atomic', 'sweep_parts', 'keep_apart', 'write_json', 'read_json', 'read_table', 'write_table', 'markdown',
+           'record', 'seed_of', 'seed_all', 'free_memory', 'rank', 'world', 'together', 'Run']
 
 # %% ../nbs/00_core.ipynb #7fc3ac96
 import csv, errno, io, json, math, os, random, re, secrets, shlex, shutil, sys, time, zlib
@@ -87,12 +87,19 @@ def check_markdown(
     if out.is_dir() or out.suffix.lower() in ('.json', '.jpg'):
         raise UserError(f"{out} should be a Markdown file such as table.md: JSON and pictures go beside it.")
 
+def check_file(
+    path:str|Path, # What should be a file, if it is there
+):
+    "Raise `UserError` for a pipe or a device: reading it may never end."
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path): raise UserError(f"{path} is no file, but a pipe or a device.")
+
 @contextmanager
 def open_photo(
     source:str|Path|io.BytesIO, # A file, or what is in one
 ):
-    "Pillow's `open`, for photos only."
+    "Pillow's `open`, for photos only. Raises `UserError` for what is no file."
     from PIL import Image
+    if not hasattr(source, 'read'): check_file(source)
     # it is handed an open file: by name it maps uncompressed TIFFs into memory, and garbles those that lie on their side (Pillow 12.3)
     with nullcontext(source) if hasattr(source, 'read') else open(source, 'rb') as f, Image.open(f, formats=_formats()) as im: yield im
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from .core import LEAST, RELEASED, UserError, atomic, keep_apart, optional
+from .core import LEAST, RELEASED, UserError, atomic, check_file, keep_apart, optional
 from .generator import Generator, blank, generators, imagenet_encoder, load_weights
 from .inference import folded, without_spectral
 
@@ -43,6 +43,7 @@ def read_header(
     path:str|Path, # File of `save_generator`
 )->dict: # Its header
     "What a file says of itself. Raises `UserError` for anything that is not a generator of ours."
+    check_file(path)
     try:
         with safe_open(path, 'pt') as f: header = dict(chroma=1.) | json.loads((f.metadata() or {})['deoldify_lite'])
         known = header['format'] <= FORMAT and generators.known(header['generator'])

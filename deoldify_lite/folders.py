@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 from .colorizer import BATCH, Colorizer, join
-from .core import UserError, is_photo, open_photo, photo_suffixes, sweep_parts, walk
-from .files import MAX_PIXELS, Page, can_write, check_holds, check_name, label, read_photo, to8, write_photo
+from .core import UserError, open_photo, photo_suffixes, sweep_parts, walk
+from .files import MAX_PIXELS, Page, can_write, check_holds, check_name, is_ours, label, read_photo, to8, write_photo
 from .sheet import contact_sheet
 
 # %% ../nbs/13b_folders.ipynb #7802037b
@@ -31,35 +31,43 @@ class Job:
 
 def find_photos(
     inputs:list[str|Path], # Files, folders, patterns such as 'scans/*.tif'
-    out:Path|None=None, # Folder of results: where it lies among `inputs`, it is left out
-)->list[tuple[Path, Path]]: # (file, its place in the output folder)
+    out:Path|None=None, # Folder of results: where it lies among `inputs`, what we made is left out
+)->list[tuple[Path, Path]]: # (file, its place in the output folder); and what cannot be read, for reading it will tell why
     "All photos that `inputs` stand for. Raises `UserError` for an input that stands for nothing."
     found,kinds = [],photo_suffixes() | {'.heic', '.heif'}       # those too where the plug-in is missing: a failure is better than silence
     results = os.path.realpath(out) if out and os.path.isdir(out) else None
     for one in (os.path.expanduser(i) for i in inputs):
         if not one: raise UserError("One of the inputs is empty: name photos, folders or patterns.")
         path = Path(one)
-        if os.path.isdir(path):                                  # which answers, too, where nothing may be read
-            if len(inputs) > 1 and os.path.realpath(path) == results: continue    # a shell's scans/* names scans/out too
-            here = [(f, f.relative_to(path)) for f in _walk(path, kinds, results)]
+        if os.path.isdir(path): here = [(f, f.relative_to(path)) for f in _walk(path, kinds)] # it answers, too, where nothing may be read
         elif os.path.exists(path) or not glob.has_magic(one): here = [(path, Path(path.name))]
-        else:
-            photos = [Path(f) for f in sorted(glob.glob(one, recursive=True)) if is_photo(f, kinds) and not _below(f, results)]
-            here = [(f, f.relative_to(_fixed(one))) for f in photos]
+        else: here = [(f, f.relative_to(_fixed(one))) for f in _matching(one, kinds)]
         if not here: raise UserError(f"There is no photo in {one}.")
-        found += here
+        found += [(f, place) for f,place in here if not (_below(f, results) and is_ours(f))]     # a shell's scans/* names scans/out too
+    if not found: raise UserError(f"There is no photo in {inputs[0]} but results of ours.")
     return list({(os.path.realpath(f), place): (f, place) for f,place in found}.values())
 
 def _below(path, folder): return folder is not None and Path(folder) in Path(os.path.realpath(path)).parents
 
-def _walk(folder, kinds, results):
-    "Photos below a folder in order, hidden files and results left out."
-    def unread(e): warnings.warn(f"{e.filename} cannot be read ({e.strerror}), and is left out.")
-    for path,folders,names in walk(folder, onerror=unread):
-        folders[:] = [f for f in folders if os.path.realpath(Path(path, f)) != results]
+def _walk(folder, kinds):
+    "What is called like a photo below a folder, in order, hidden files left out; then folders that cannot be read."
+    unread = []
+    for path,folders,names in walk(folder, onerror=unread.append):
         for f in folders:
             if os.path.islink(Path(path, f)): warnings.warn(f"{Path(path, f)} is a link to a folder, and is left out: name it as an input of its own.")
-        yield from (Path(path, n) for n in names if is_photo(Path(path, n), kinds))
+        yield from (Path(path, n) for n in names if Path(n).suffix.lower() in kinds)
+    yield from (Path(e.filename) for e in unread)
+
+def _matching(pattern, kinds):
+    "The same for a pattern. Links to folders are gone through, but not to photos that are met without them: `**` follows circles."
+    root = _fixed(pattern)
+    straight = lambda f: os.path.realpath(f.parent) == os.path.normpath(os.path.join(os.path.realpath(root), f.parent.relative_to(root)))
+    files = [Path(f) for f in sorted(glob.glob(pattern, recursive=True)) if Path(f).suffix.lower() in kinds and not os.path.isdir(f)]
+    met = [f for f in files if straight(f)]
+    known = {os.path.realpath(f) for f in met}
+    linked = {r: f for f in reversed(files) if (r := os.path.realpath(f)) not in known}
+    folders = glob.glob(os.path.dirname(pattern), recursive=True)
+    return sorted([*met, *linked.values()]) + [Path(f) for f in folders if os.path.isdir(f) and not os.access(f, os.R_OK | os.X_OK)]
 
 def _fixed(pattern):
     "The folders of a pattern that have no wildcard."
@@ -124,14 +132,20 @@ def finish(
     software:str, # For the Software tag
 ):
     "What is left to do when the network has spoken: join, mark, write."
-    colours = []
+    made,colours = [],[]
     for page,chroma in zip(pages, chromas):
         rgb = join(page.luma, chroma, style.saturation)
-        if style.label: rgb = label(rgb)
+        if style.label: page,rgb = _labelled(page, rgb)
         if style.compare: rgb = np.concatenate([np.repeat(page.luma[...,None], 3, 2), rgb], 1)
+        if style.compare and page.alpha is not None: page = replace(page, alpha=np.hstack([page.alpha] * 2))
+        made.append(page)
         colours.append(rgb)
-    if style.compare: pages = [replace(p, alpha=None if p.alpha is None else np.hstack([p.alpha] * 2)) for p in pages]
-    write_photo(dst, pages, colours, software)
+    write_photo(dst, made, colours, software)
+
+def _labelled(page, rgb):
+    "A page and its colours with the mark, which is seen where the photo is transparent too."
+    marked = label(rgb)
+    return page if page.alpha is None else replace(page, alpha=np.where((marked != rgb).any(-1), np.uint8(255), page.alpha)),marked
 
 PALE = .01 # mean of |R - Y| and |B - Y|, of 1, below which a result is nearly grey; the median of photographed scenes is 0.054
 

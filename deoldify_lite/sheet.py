@@ -7,7 +7,8 @@ __all__ = ['GAP', 'contact_sheet']
 
 # %% ../nbs/08b_sheet.ipynb #6293000c
 from pathlib import Path
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+import deoldify_lite
+from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps
 from .core import atomic
 
 # %% ../nbs/08b_sheet.ipynb #63f1a1d2
@@ -52,5 +53,7 @@ def contact_sheet(
     if title: ImageDraw.Draw(sheet).text((0, GAP), title, 'black', _font(title, sheet.width))
     for i,part in enumerate(parts): sheet.paste(part, (i * wide, top))
     if path:
-        with atomic(path) as part: sheet.save(part)
+        tags = Image.Exif()
+        tags[ExifTags.Base.Software] = f'deoldify_lite {deoldify_lite.__version__}' # as our photos say: results are told from originals by it
+        with atomic(path) as part: sheet.save(part, exif=tags)
     return sheet

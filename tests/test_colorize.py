@@ -518,6 +518,7 @@ def test_a_network_that_fails_and_a_folder_that_ends_early_lose_no_failure(photo
 
 
 def photo_in(folder, photo, name):
+    (folder/name).parent.mkdir(parents=True, exist_ok=True)
     photo.convert('L').save(folder/name)
     return folder/name
 
@@ -531,6 +532,32 @@ def test_pages_of_a_tiff(model, photo, tmp_path):
     for i, page in enumerate(pages):
         out.seek(i)
         assert np.abs(luma(np.asarray(out)) - np.asarray(page, int)).max() <= 1
+
+
+@pytest.mark.parametrize('order', '<>')
+@pytest.mark.parametrize('compression', [None, 'zlib'])
+def test_separate_planes_of_16_bits(tmp_path, photo, order, compression):
+    colours = np.asarray(photo.convert('RGB'), np.uint16) * 257
+    with tifffile.TiffWriter(tmp_path/'in.tif', byteorder=order) as tif:
+        tif.write(colours.transpose(2, 0, 1), photometric='rgb', planarconfig='separate', compression=compression)
+    assert np.abs(read_photo(tmp_path/'in.tif')[0].luma.astype(int) - np.asarray(photo.convert('L'), int)).max() <= 1
+
+
+def test_weights_that_answer_no_numbers_are_refused(photo, tmp_path):
+    photo.save(tmp_path/'in.png')
+    broken = Colorizer(None, 64, name='broken', run=lambda x: x * np.nan)
+    with pytest.raises(UserError, match='broken answers what is no colour'): broken.colorize_file(tmp_path/'in.png', tmp_path/'out.png')
+    with pytest.raises(UserError, match='broken answers'): colorize_all(broken, plan_jobs([tmp_path/'in.png'], tmp_path/'out'), progress=False)
+    assert [f.name for f in tmp_path.rglob('*') if f.is_file()] == ['in.png']
+
+
+def test_the_mark_is_seen_where_the_photo_is_not(tmp_path, photo):
+    clear = photo.convert('RGBA')
+    clear.putalpha(0)
+    clear.save(tmp_path/'in.png')
+    colorize_all(Colorizer(None, 64, run=lambda x: x), plan_jobs([tmp_path/'in.png'], tmp_path/'out'), Style(label=True), progress=False)
+    alpha = np.asarray(Image.open(tmp_path/'out'/'in.png'))[..., 3]
+    assert alpha[-20:, :40].mean() > 128 and alpha[:alpha.shape[0] // 2].max() == 0
 
 
 def bomb(path):
@@ -652,6 +679,58 @@ def test_options(model, photo, tmp_path):
     fails('name a folder', 'colorize', 'in.png', 'both.png', '-o', 'x.png', '--model', model, cwd=tmp_path)
     fails("not written as '.xyz'", 'colorize', 'in.png', '-o', 'x.xyz', '--model', model, cwd=tmp_path)
     assert not (tmp_path/'x.png').exists() and not (tmp_path/'x.xyz').exists()
+
+
+def test_originals_in_the_output_folder_are_not_written_over(model, photo, tmp_path):
+    "What is there and was not made by us is an input as any other."
+    for name in ('a/x.png', 'b/x.png', 'p/one.png', 'p/sub/one.png', 'p/sub/two.png'):
+        (tmp_path/name).parent.mkdir(exist_ok=True, parents=True)
+        photo.save(tmp_path/name)
+    before = {f: f.read_bytes() for f in tmp_path.rglob('*.png')}
+    (tmp_path/'link').symlink_to('a')
+    for inputs, out in ((['a', 'b'], 'a'), (['a', 'b'], 'link'), (['a/*', 'b/*'], 'a'), (['p'], 'p/sub')):
+        says = 'colorize them into different folders' if len(inputs) > 1 else 'is an input'
+        for options in [], ['--overwrite']: fails(says, 'colorize', *inputs, '-o', out, '--model', model, *options, cwd=tmp_path)
+    assert {f: f.read_bytes() for f in tmp_path.rglob('*.png') if not f.is_relative_to(tmp_path/'link')} == before
+    for name in 'p/sub/one.png', 'p/sub/two.png': (tmp_path/name).unlink()
+    for kind in [], ['--compare'], ['--contact-sheet']:                         # and our own results are none
+        for said in '1 colorized', '1 were there': assert said in run('colorize', 'p', '-o', 'p/sub', '--model', model, *kind, cwd=tmp_path).stdout
+    assert sorted(f.name for f in (tmp_path/'p'/'sub').iterdir()) == ['one.compare.png', 'one.png', 'one.sheet.png']
+    (tmp_path/'bm').mkdir()
+    photo.save(tmp_path/'bm'/'c.bmp')
+    for said in '1 colorized', '1 were there': assert said in run('colorize', 'bm', '-o', 'bm', '--model', model, cwd=tmp_path).stdout
+    assert '1 colorized' in run('colorize', 'a/*.png', '-o', '.', '--model', model, cwd=tmp_path).stdout   # below OUT, and photos all the same
+    fails('but results of ours', 'colorize', 'p/sub', '-o', 'p/sub', '--model', model, cwd=tmp_path)
+
+
+def test_what_cannot_be_read_is_a_failure(model, photo, tmp_path, monkeypatch):
+    photo_in(tmp_path, photo, 'in/good.png')
+    (tmp_path/'in'/'lost.png').symlink_to('nowhere.png')
+    os.mkfifo(tmp_path/'in'/'pipe.png')
+    (tmp_path/'in'/'closed').mkdir()
+    walked, may = os.walk, os.access
+    def closed(root, onerror=None, **options):                               # as for others than root
+        for folder, subs, names in walked(root, **options):
+            if folder.endswith('closed'): onerror(PermissionError(13, 'Permission denied', folder))
+            else: yield folder, subs, names
+    monkeypatch.setattr(os, 'walk', closed)
+    monkeypatch.setattr(os, 'access', lambda path, mode: False if str(path).endswith('closed') else may(path, mode))
+    for i, inputs in enumerate((['in'], ['in/*.png', 'in/closed/*.png'], ['in/**/*.png'])):
+        out = run('colorize', *inputs, '-o', f'out{i}', '--model', model, cwd=tmp_path)
+        assert out.returncode == 1 and '1 colorized' in out.stdout and '3 of 4 photos failed' in out.stderr, out.stderr
+        for words in ('There is no file in/lost.png', 'in/pipe.png is no file', 'No permission to read in/closed'): assert words in out.stderr
+    for name in 'weights.safetensors', 'weights.pth':
+        os.mkfifo(tmp_path/name)
+        fails('is no file', 'colorize', 'in/good.png', '-o', 'x.png', '--model', name, cwd=tmp_path)
+
+
+def test_patterns_do_not_go_round_in_circles(photo, tmp_path):
+    for name in 'in/a.png', 'in/sub/deep/b.png', 'else/c.png': photo_in(tmp_path, photo, name)
+    (tmp_path/'in'/'sub'/'deep'/'loop').symlink_to('..')
+    (tmp_path/'in'/'linked').symlink_to('../else')
+    (tmp_path/'in'/'twice.png').symlink_to('a.png')
+    jobs = plan_jobs([f'{tmp_path}/in/**/*.png'], tmp_path/'out')
+    assert [j.dst.relative_to(tmp_path/'out').as_posix() for j in jobs] == ['a.png', 'linked/c.png', 'sub/deep/b.png', 'twice.png']
 
 
 def test_sheets_and_comparisons_do_not_stand_for_the_result(model, photo, tmp_path):
