@@ -198,10 +198,11 @@ cpu = _register(replace(deoldify, name='deoldify-cpu',
     generator_args=dict(backbone='resnet18', target='chroma', half=True, width=.5, norm='batch'), # sees two photos where the whole width sees one
     loss='l1-l2-histogram',                                           # livelier than 'l1-l2', and nearer to real colours; VGG-16 would take ten times as long
     pretrain=(
-        Fit(64, 16, 60_000, 1e-3, 3e-3),                              # small batches: more steps from few photos
-        Fit(128, 8, 4_000, 2e-4, 6e-4),                               # a photo takes four times as long as at 64 px
-        Fit(192, 8, 400, 1e-4, 2e-4),                                 # enough to settle at the new size
-        Fit(224, 8, 160, 5e-5, 1e-4)),                                # the same
+        Fit(64, 32, 60_000, 1e-3, 1.5e-3, pct_start=.1),              # batch, rates and decay: 0.3 dB over 16, 3e-3 and 1e-3 (models/EXPERIMENTS.md)
+        Fit(128, 8, 4_000, 2e-4, 2e-4),                               # a photo takes four times as long as at 64 px; 6e-4: 0.3 dB less
+        Fit(192, 8, 400, 5e-5, 5e-5),                                 # enough to settle at the new size
+        Fit(224, 8, 160, 2.5e-5, 2.5e-5)),                            # the same
+    wd=1e-2,                                                          # AdamW's own (Loshchilov and Hutter 2019)
     critic_args=dict(backbone='resnet18'),                            # tells them apart as well from so few photos
     critic_fits=(Fit(96, 16, 6_000, 1e-3, 5e-4, spread=100.),),
     gan=Gan(96, 16, 4_800, 12, lr=1e-4, spread=1., adversarial=.02, content=1.,  # the critic counts a fiftieth of the pixels; DeOldify: two thirds of the loss
@@ -212,15 +213,15 @@ cpu = _register(replace(deoldify, name='deoldify-cpu',
 scenes = _register(replace(cpu, name='scenes', released=False, loss='l1-l2', # how the released weights began: from nothing, so that it can be repeated
     pretext=Fit(64, 32, 16_000, 1e-3, 1e-3),                          # six kinds of scenes: 0.1 dB for five minutes
     pretrain=(Fit(64, 32, 60_000, 1.5e-3, 1.5e-3, spread=1., pct_start=.1),), # that encoder has still much to learn; batch, rate, decay: 0.2 dB over 16, 3e-3, 1e-3
-    wd=1e-2,                                                          # AdamW's own (Loshchilov and Hutter 2019)
-    critic_fits=(), gan=None))                                        # 'mixed' and 'release' go on
+    critic_fits=(), gan=None, valid_photos=512))                      # 'mixed' and 'release' go on
 
 mixed = _register(replace(scenes, name='mixed', pretext=None, start='scenes', # then more kinds of photos
     balance=.5,                                                       # of 900 photos of people and things and 20,000 scenes: 18 %; half cost scenes 1 dB
     pretrain=(Fit(64, 32, 72_000, 1e-3, 1e-3, spread=1., pct_start=.1),))) # as long as the first time, or the new photos are only laid over the old
 
 release = _register(replace(cpu, name='release', start='mixed', balance=.5, # and last a larger size, colours as various as real ones, and the GAN
-    pretrain=(Fit(96, 32, 96_000, 1.5e-3, 1.5e-3, spread=1.),)))      # and no further: small photos enlarged to 192 px came out worse
+    pretrain=(Fit(96, 32, 96_000, 1e-3, 1e-3, spread=1., pct_start=.1),), # and no further: small photos enlarged to 192 px came out worse
+    valid_photos=512))
 
 finetune = _register(replace(cpu, name='finetune', start='released', loss='l1-l2',
     pretrain=(Fit(96, 8, 2_400, 1e-4, 1e-4, spread=10.),),            # a small part of the rate that it was trained with, less where it knows most
@@ -239,7 +240,7 @@ def _system(name, **kwargs):
     return _register(replace(deoldify, name=name, **dict(critic_fits=(), gan=None, wd=0., valid_photos=128, released=False, rotate=0., zoom=1.) | kwargs))
 
 deoldify_64 = _register(replace(cpu, name='deoldify-64', released=False, # DeOldify itself, at the same size and length
-    generator_args=dict(backbone='resnet18'), loss='perceptual', pretrain=(Fit(64, 16, SEEN, 1e-3, 1e-3),),
+    generator_args=dict(backbone='resnet18'), loss='perceptual', pretrain=(Fit(64, 16, SEEN, 1e-3, 1e-3),), wd=1e-3,
     critic_fits=(Fit(64, 16, 6_000, 1e-3, 5e-4, spread=100.),), gan=replace(cpu.gan, size=64)))
 zhang = _system('zhang', generator='zhang', loss='cross-entropy', loss_args=dict(rebalance=True), wd=1e-3, # the paper's weight decay
     pretrain=(Fit(64, 16, SEEN, 5e-4, 5e-4),))                        # paper: ImageNet at 256 px, Adam, 3e-5 for losses summed over a photo
