@@ -983,6 +983,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'deoldify_lite.video._grey': ('video.html#_grey', 'deoldify_lite/video.py'),
                                      'deoldify_lite.video._hear': ('video.html#_hear', 'deoldify_lite/video.py'),
                                      'deoldify_lite.video._join': ('video.html#_join', 'deoldify_lite/video.py'),
+                                     'deoldify_lite.video._moved': ('video.html#_moved', 'deoldify_lite/video.py'),
                                      'deoldify_lite.video._other_packets': ('video.html#_other_packets', 'deoldify_lite/video.py'),
                                      'deoldify_lite.video._picture_packets': ('video.html#_picture_packets', 'deoldify_lite/video.py'),
                                      'deoldify_lite.video._refused': ('video.html#_refused', 'deoldify_lite/video.py'),
