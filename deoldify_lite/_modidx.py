@@ -367,6 +367,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'deoldify_lite.files._tiff': ('files.html#_tiff', 'deoldify_lite/files.py'),
                                      'deoldify_lite.files._to_srgb': ('files.html#_to_srgb', 'deoldify_lite/files.py'),
                                      'deoldify_lite.files._too_many': ('files.html#_too_many', 'deoldify_lite/files.py'),
+                                     'deoldify_lite.files._unnamed': ('files.html#_unnamed', 'deoldify_lite/files.py'),
                                      'deoldify_lite.files._upright': ('files.html#_upright', 'deoldify_lite/files.py'),
                                      'deoldify_lite.files._whole': ('files.html#_whole', 'deoldify_lite/files.py'),
                                      'deoldify_lite.files._with_software': ('files.html#_with_software', 'deoldify_lite/files.py'),

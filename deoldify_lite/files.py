@@ -11,6 +11,7 @@ __all__ = ['MAX_PIXELS', 'PAGE', 'PREVIEW', 'MOST', 'SOFTWARE', 'ORIENTATION', '
 
 # %% ../nbs/12c_files.ipynb #47f0a9cd
 import io, os, re, struct, warnings, zlib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -169,14 +170,23 @@ def _planes_of_16(im):
     order = 'L' if tags.prefix == b'II' else 'B'
     im.tile = [t._replace(args=(f'{t.args[0]};16{order}', *t.args[1:])) if len(t.args[0]) == 1 else t for t in im.tile]
 
+@contextmanager
+def _unnamed(im):
+    "A picture that its name does not lead to: see `open_photo`."
+    name = getattr(im, 'filename', None)
+    if name: im.filename = ''
+    try: yield
+    finally:
+        if name: im.filename = name
+
 def read_page(
     im:Image.Image, # A picture of any mode
     path:str|Path='the picture', # Where it is from, for messages
 )->Page:
     "What a picture holds beside its colours. Raises `UserError` for more than 16 bits a pixel."
-    if getattr(im, 'filename', ''): im.filename = ''                # see `open_photo`
+    if not im.width * im.height: raise UserError(f"{path} has no pixels.")
     if im.format == 'TIFF': _planes_of_16(im)
-    im.load()                                                       # what a PNG says behind its pixels, too
+    with _unnamed(im): im.load()                                    # what a PNG says behind its pixels, too
     exif,xmp,notes,dpi,bits = _tags(im),_xmp(im),_notes(im),_dpi(im),im.tag_v2.get(BITS, (16,))[0] if im.format == 'TIFF' else 16
     negative = im.format == 'TIFF' and im.mode.startswith('I') and im.tag_v2.get(PHOTOMETRIC) == 0   # white is 0: Pillow turns 8 bits round, not 16
     gamma = im.info.get('gamma', 0.) if im.format == 'PNG' else 0.

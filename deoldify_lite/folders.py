@@ -82,9 +82,10 @@ def plan_jobs(
     "Which photo becomes which file. Raises `UserError` when two would become one, for an output that is an input, and for one file name for several photos."
     out = Path(out).expanduser()
     found = find_photos(inputs, out)
-    one = out.suffix and not out.is_dir() and not Path(inputs[0]).is_dir()
-    if one and len(found) > 1 and can_write(out): raise UserError(f"{out} is one file, for {len(found)} photos: name a folder.")
-    if one and len(found) == 1:
+    one,folder = out.suffix and not out.is_dir(),any(Path(i).expanduser().is_dir() for i in inputs)
+    many = 'a folder of photos' if folder else f'{len(found)} photos' if len(found) > 1 else ''
+    if one and many and can_write(out): raise UserError(f"{out} is one file, for {many}: name a folder.")
+    if one and not many:
         check_name(out)
         jobs = [Job(found[0][0], out)]
     else: jobs = [Job(src, _named(_writable(out/place), kind)) for src,place in found]

@@ -9,6 +9,7 @@ __all__ = ['grey_photo', 'ShrinkTo', 'export_learner', 'load_pickled']
 from pathlib import Path
 import numpy as np
 from PIL import Image
+import torch
 from torch import nn
 from fastai.data.block import DataBlock, TransformBlock
 from fastai.data.transforms import IntToFloatTensor, Normalize
@@ -17,7 +18,7 @@ from fastai.vision.core import PILImage, TensorImage
 from fasttransform import Transform
 from .color import MEAN, STD, as_photo, normalize
 from .core import UserError, atomic
-from .generator import Generator
+from .generator import Generator, native_bf16
 from .inference import folded
 
 # %% ../nbs/11b_pickled.ipynb #e1f11280
@@ -34,7 +35,9 @@ class ShrinkTo(Transform):
 class _ForPredict(nn.Module):
     "The generator as `predict` needs it: an answer that the screen can show, as fastai's picture type."
     def __init__(self, generator, size): super().__init__(); self.generator,self.size = generator,size
-    def forward(self, x): return TensorImage(normalize(as_photo(self.generator(x))))
+    def forward(self, x):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=native_bf16(x.device)): rgb = as_photo(self.generator(x)) # as `Colorizer` has it
+        return TensorImage(normalize(rgb + .5 / 255))                # fastai cuts off what is behind the point
 
 def _no_loss(pred, y): return pred.sum() * 0
 

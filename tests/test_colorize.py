@@ -493,6 +493,22 @@ def test_photos_that_differ_in_their_format_only_go_on_together(photo, tmp_path)
     with pytest.raises(UserError, match='would both become'): plan_jobs([tmp_path/'in'], tmp_path/'out')
 
 
+def test_a_folder_does_not_become_a_file(tmp_path, photo):
+    (tmp_path/'in').mkdir()
+    one = photo_in(tmp_path/'in', photo, 'a.png')
+    with pytest.raises(UserError, match='is one file, for a folder of photos: name a folder'): plan_jobs([tmp_path/'in'], tmp_path/'new.png')
+    assert plan_jobs([tmp_path/'in'], tmp_path/'new.v2')[0].dst == tmp_path/'new.v2'/'a.png' and plan_jobs([one], tmp_path/'new.png')[0].dst == tmp_path/'new.png'
+
+
+def test_a_picture_keeps_its_name_and_must_have_pixels(tmp_path, photo):
+    path = photo_in(tmp_path, photo, 'a.png')
+    colorizer = Colorizer(None, 64, run=lambda x: x)
+    with Image.open(path) as im:
+        colorizer(im)
+        assert im.filename == str(path)
+    with pytest.raises(UserError, match='the picture has no pixels'): colorizer(Image.new('L', (0, 5)))
+
+
 def test_sides_that_a_format_cannot_hold_are_told(tmp_path):
     for name, width in {'a.webp': 9_000, 'b.jpg': 33_000, 'c.png': 33_000}.items(): Image.new('L', (width, 2)).save(tmp_path/name)
     jobs = plan_jobs([tmp_path], tmp_path/'out')

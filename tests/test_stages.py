@@ -185,13 +185,18 @@ def test_nothing_finished_is_done_twice(finished, photos):
 
 def test_both_exports_answer_alike_in_a_fresh_process(finished, photos):
     photo = next(photos.rglob('*.png'))
+    Image.open(photo).convert('RGB').resize((48, 48)).save(finished.run/'square.png')
     code = f'''import warnings; warnings.simplefilter('ignore')
 from fastai.learner import load_learner
 from fastai.vision.core import PILImage
-PILImage.create(load_learner({str(finished.run/'generator.pkl')!r}).predict({str(photo)!r})[0]).save({str(finished.run/'p.png')!r})'''
+learn = load_learner({str(finished.run/'generator.pkl')!r})
+for name,photo in dict(p={str(photo)!r}, s={str(finished.run/'square.png')!r}).items():
+    PILImage.create(learn.predict(photo)[0]).save({str(finished.run.path)!r} + f'/{{name}}.png')'''
     subprocess.run([sys.executable, '-c', code], check=True, cwd='/')
     made = Image.open(finished.run/'p.png')
     assert made.mode == 'RGB' and min(made.size) == 48
+    square = Colorizer.load(finished.run/'generator.safetensors')(Image.open(finished.run/'square.png'))
+    assert np.abs(np.asarray(square, int) - np.asarray(Image.open(finished.run/'s.png'), int)).max() <= 1
     a, b = [np.asarray(Colorizer.load(finished.run/f'generator.{e}')(Image.open(photo)), int) for e in ('pkl', 'safetensors')]
     assert np.abs(a - b).max() <= 1 and np.ptp(a, axis=-1).max() > 0
     sizes = [(finished.run/f'generator.{e}').stat().st_size for e in ('pkl', 'safetensors')]
@@ -375,7 +380,7 @@ def test_another_recipe_or_data_set_is_named(finished, photos, tmp_path, monkeyp
     assert [f.size for f in start(tmp_path, photos).recipe.pretrain] == [32]            # the recipe's name alone changes nothing
     says('EPOCHS must be 1 or more', start, tmp_path, photos, epochs=0)
     monkeypatch.setitem(recipes, 'tiny', replace(recipes['tiny'], wd=.5))
-    says('wd: 0.001 -> 0.5', start, parent, photos)                                     # edited since, under the same name
+    says(f'wd: {finished.recipe.wd:g} -> 0.5', start, parent, photos)                                     # edited since, under the same name
     assert start(parent, None, None).recipe == finished.recipe                          # not named: what was begun goes on
     monkeypatch.undo()
     (tmp_path/'run'/'recipe.json').write_text('{')
