@@ -274,6 +274,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'deoldify_lite.data._kinds_shown': ('data.html#_kinds_shown', 'deoldify_lite/data.py'),
                                     'deoldify_lite.data._loaders': ('data.html#_loaders', 'deoldify_lite/data.py'),
                                     'deoldify_lite.data._make_cache': ('data.html#_make_cache', 'deoldify_lite/data.py'),
+                                    'deoldify_lite.data._reserve': ('data.html#_reserve', 'deoldify_lite/data.py'),
                                     'deoldify_lite.data._stretch': ('data.html#_stretch', 'deoldify_lite/data.py'),
                                     'deoldify_lite.data._unit': ('data.html#_unit', 'deoldify_lite/data.py'),
                                     'deoldify_lite.data._warp': ('data.html#_warp', 'deoldify_lite/data.py'),

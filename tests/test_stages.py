@@ -24,7 +24,7 @@ import deoldify_lite.stages as stages
 from deoldify_lite.color import as_photo, denormalize, luma, normalize, rgb_to_ab
 from deoldify_lite.colorizer import Colorizer
 from deoldify_lite.core import Run, UserError, read_table, record, write_table
-from deoldify_lite.data import Augment, PhotoSet, cache_photos, critic_dls, photo_loader
+from deoldify_lite.data import Augment, PhotoSet, cache_photos, critic_dls, decode, photo_loader
 from deoldify_lite.export import save_generator
 from deoldify_lite.generator import encoder, generators
 from deoldify_lite.learner import GanLoss, GanModel, Resume, Turns, critic_learner
@@ -342,6 +342,23 @@ def test_a_disk_that_is_really_full(finished, photos, tmp_path, small_files):
         with pytest.raises(OSError) as e: write(tmp_path/'file')
         assert e.value.errno == errno.EFBIG
     assert not (tmp_path/'file').exists() and not list(tmp_path.rglob('*.part*'))
+
+
+def test_decoding_goes_on_where_it_was(finished, tmp_path, monkeypatch):
+    files, whole, seen = finished.photos.files('train'), decode, []
+    want = np.stack([whole(f, 64) for f in files])
+    def stops(f, side):
+        if len(seen) == 6: raise KeyboardInterrupt
+        seen.append(f)
+        return whole(f, side)
+    monkeypatch.setattr('deoldify_lite.data.NOTED', 4)
+    monkeypatch.setattr('deoldify_lite.data.THREADS', 1)
+    monkeypatch.setattr('deoldify_lite.data.decode', stops)
+    with pytest.raises(KeyboardInterrupt): cache_photos(files, 64, tmp_path/'c.npy')
+    assert not (tmp_path/'c.npy').exists() and (tmp_path/'c.done').read_text() == '4'
+    monkeypatch.setattr('deoldify_lite.data.decode', lambda f, side: seen.append(f) or whole(f, side))
+    assert (np.load(cache_photos(files, 64, tmp_path/'c.npy')) == want).all()
+    assert seen[6:] == files[4:] and [f.name for f in tmp_path.iterdir()] == ['c.npy']
 
 
 def test_weights_that_are_no_numbers_are_no_result(finished, photos, tmp_path):
