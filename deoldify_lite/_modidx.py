@@ -38,6 +38,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'deoldify_lite.browser': {'deoldify_lite.browser.write_page': ('browser.html#write_page', 'deoldify_lite/browser.py')},
             'deoldify_lite.cli': { 'deoldify_lite.cli._end': ('cli.html#_end', 'deoldify_lite/cli.py'),
                                    'deoldify_lite.cli._finish': ('cli.html#_finish', 'deoldify_lite/cli.py'),
+                                   'deoldify_lite.cli._hush': ('cli.html#_hush', 'deoldify_lite/cli.py'),
                                    'deoldify_lite.cli._in_range': ('cli.html#_in_range', 'deoldify_lite/cli.py'),
                                    'deoldify_lite.cli._join': ('cli.html#_join', 'deoldify_lite/cli.py'),
                                    'deoldify_lite.cli._launch': ('cli.html#_launch', 'deoldify_lite/cli.py'),

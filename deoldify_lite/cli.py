@@ -50,17 +50,22 @@ def _launch(gpus):
     env = os.environ | dict(WORLD_SIZE=str(gpus), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     env.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // gpus)))
     command = [sys.executable, '-m', 'deoldify_lite.cli', *sys.argv[1:]]
-    quiet = dict(TQDM_DISABLE='1')                                   # the first one speaks for all
-    group = [subprocess.Popen(command, env=env | dict(RANK=str(r), LOCAL_RANK=str(r)) | (quiet if r else {}), stdout=subprocess.DEVNULL if r else None)
-             for r in range(gpus)]
+    group = [subprocess.Popen(command, env=env | dict(RANK=str(r), LOCAL_RANK=str(r))) for r in range(gpus)]
     try:
         while any(p.poll() is None for p in group) and not any(p.poll() for p in group): time.sleep(.2)
     finally:
         for p in group: p.terminate()
     sys.exit(max(abs(p.wait()) for p in group))
 
+def _hush():
+    "Say nothing but errors."
+    os.environ['TQDM_DISABLE'] = '1'
+    warnings.simplefilter('ignore')
+    sys.stdout = open(os.devnull, 'w')
+
 def _join(device):
-    "Join the other processes; answers this one's device."
+    "Join the other processes, whoever started them; answers this one's device."
+    if rank(): _hush()                                               # the first one speaks for all
     import torch
     from deoldify_lite.generator import best_device
     if device not in (None, 'cuda', 'cpu'): raise UserError(f"Several processes train on cuda or cpu, not on '{device}'.")

@@ -190,3 +190,8 @@ main()"""
     for name in ('gen_064.pth', 'critic.pth', 'gan.pth'):
         a, b = [torch.load(tmp_path/'models'/'two'/f'{name}.rank{r}', weights_only=True) for r in (0, 1)]
         assert all(torch.equal(a[k], b[k]) for k in a), name
+    torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '--', 'launch.py']   # or another's launcher
+    out = launched([*torchrun, 'pretrain-gen', *ask[1:], '--run', 'three'], cwd=tmp_path, stdout=subprocess.PIPE, text=True).communicate()[0]
+    assert out.count('The generator is in') == 1                     # the first process speaks for all
+    a, b = [torch.load(tmp_path/'models'/r/'gen_064.pth.rank1', weights_only=True) for r in ('two', 'three')]
+    assert all(torch.allclose(a[k], b[k]) for k in a)
