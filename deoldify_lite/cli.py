@@ -197,9 +197,11 @@ def pick(run:_run='mine', cycle:Annotated[Optional[int], typer.Option(help="Roun
 
 # %% ../nbs/16_cli.ipynb #f3b47dce
 @contextmanager
-def _no_garbage():
-    "Importing torch makes a million objects that stay: looking for garbage among them, again and again and at the end, takes a second."
-    gc.disable()
+def _loading():
+    "Around the first use of torch, to colorize: what makes it quick."
+    # its threads wait busily for one another on Linux: folders take an eighth longer for it, and up to twice as long beside another program
+    os.environ.setdefault('GOMP_SPINCOUNT', '10000')
+    gc.disable() # importing it makes a million objects that stay: looking for garbage among them, again and again and at the end, takes a second
     try: yield
     finally:
         gc.freeze()
@@ -226,7 +228,7 @@ def colorize(
     if contact_sheet and (compare or label or render_factor is not None):
         raise UserError("A contact sheet shows render factors to choose from: leave --compare, --label and --render-factor out.")
     jobs = plan_jobs(photos, out, shard, 'sheet' if contact_sheet else 'compare' if compare else '')
-    with _no_garbage(): colorizer = Colorizer.load(model, device or 'auto', temperature)
+    with _loading(): colorizer = Colorizer.load(model, device or 'auto', temperature)
     style = Style(render_factor, saturation, label, compare, max_pixels)
     try: done,failed,pale = (contact_sheets if contact_sheet else colorize_all)(colorizer, jobs, style, overwrite)
     except KeyboardInterrupt: raise UserError("Stopped. Run the same command again: it goes on where it was.") from None
@@ -266,7 +268,7 @@ def video(
     if dst.exists() and not overwrite:
         Segments(dst).tidy()
         return print(f"{dst} was there (--overwrite does it again).")
-    with _no_garbage(): colorizer = Colorizer.load(model, device or 'auto')
+    with _loading(): colorizer = Colorizer.load(model, device or 'auto')
     try: made = colorize_video(colorizer, film, dst, Film(render_factor, saturation, stabilize, codec, crf, start, end, label), overwrite=overwrite)
     except KeyboardInterrupt: raise UserError("Stopped. Run the same command again: it goes on where it was.") from None
     print(f"{made['frames']} frames on {colorizer.device}: {dst}")
@@ -289,7 +291,7 @@ def serve_app(
     from deoldify_lite.app import serve
     from deoldify_lite.colorizer import open_models
     from deoldify_lite.service import Limits, Service
-    with _no_garbage(): models = open_models(model or None, device or 'auto')
+    with _loading(): models = open_models(model or None, device or 'auto')
     service = Service(models, Limits(megabytes, max_pixels, seconds, queue))
     serve(service, host, port)
 
